@@ -1,0 +1,58 @@
+# The project's commands. `make help` lists them; `make train ARGS="trainer.max_epochs=1"` passes overrides on.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/ready
+PACKAGE := digits
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format tensorboard lock rename accuracy
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: $(READY)  ## create .venv and install what requirements.txt pins
+
+# uv is bootstrapped with pip once, from the same pinned and hashed list as everything else.
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+train: $(READY)  ## train and test (ARGS="..." are overrides)
+	@$(BIN)/python train.py $(ARGS)
+
+test: $(READY)  ## run the tests
+	@$(BIN)/pytest -n 2 $(ARGS)
+
+lint: $(READY)  ## check format, style and types
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+
+format: $(READY)  ## format the code
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+tensorboard: $(READY)  ## open the dashboard over all runs
+	@$(BIN)/tensorboard --logdir runs --samples_per_plugin images=200 $(ARGS)
+
+lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
+	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --upgrade \
+		--group dev --custom-compile-command "make lock" pyproject.toml -o requirements.txt
+
+accuracy: $(READY)  ## measure README's accuracies anew (five minutes)
+	@PYTHONPATH=. $(BIN)/python benchmarks/accuracy.py
+
+rename:  ## make the template yours: make rename NAME=my_project
+	@echo "$(NAME)" | grep -Eqx '[a-z][a-z0-9_]*' || \
+		{ echo "NAME=$(NAME): give a package name of small letters, digits and _, as in make rename NAME=my_project" >&2; exit 1; }
+	@! $(PYTHON) -c "import $(NAME)" 2>/dev/null || \
+		{ echo "NAME=$(NAME): Python has a module of that name already, give another" >&2; exit 1; }
+	mv src/$(PACKAGE) src/$(NAME)
+	grep -rlIw $(PACKAGE) . --exclude-dir=.git --exclude-dir=.venv --exclude-dir=runs | xargs perl -pi -e \
+		's{\b$(PACKAGE)(?=[./][a-z_])|(?<=src/)$(PACKAGE)\b|(?<=from )$(PACKAGE)\b|(?<=^name = ")$(PACKAGE)\b|(?<=^# )$(PACKAGE)\b|(?<=^PACKAGE := )$(PACKAGE)\b}{$(NAME)}g'
+	rm -rf src/*.egg-info .venv/ready
