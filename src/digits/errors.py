@@ -1,0 +1,151 @@
+"""What a user got wrong, answered in a line. Imports neither torch nor lightning, so that the answer is quick."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from math import isfinite
+from operator import ge, gt, le, lt
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import CompactHydraException, HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class UserError(CompactHydraException):
+    """Something that the user can mend. Its text names the bad value and the way out, in one or two lines."""
+
+
+# Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
+_GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger")
+_TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}
+_BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
+
+# What a library says -> what to do about it.
+HINTS = {
+    "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
+}
+
+
+def check(cfg: DictConfig, rules: Path) -> None:
+    """Compare the values of a composed config with `rules`, a YAML file of `key: what its value must be`.
+
+    Raises:
+        UserError: it names the key, the value and what the value must be.
+    """
+    for group in _GROUPS:
+        if not isinstance(value := cfg.get(group), DictConfig):
+            raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
+    table: Any = OmegaConf.to_container(OmegaConf.load(rules))
+    for key, rule in table.items():
+        value = OmegaConf.select(cfg, key, default=...)
+        if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
+            raise UserError(f"{key}={_shown(value)}: must be {rule}")
+    if not cfg.fit and cfg.ckpt_path is None:
+        raise UserError("fit=false: nothing to evaluate; add ckpt_path=runs/.../checkpoints/best.ckpt")
+    data = cfg.data
+    if data.batch_sampler and (data.batch_size is not None or data.shuffle or data.sampler or data.drop_last):
+        free = "data.batch_size=null data.shuffle=false data.sampler=null data.drop_last=false"
+        raise UserError(f"data.batch_sampler makes the batches alone: add {free}")
+    if data.sampler and data.shuffle:
+        raise UserError("data.sampler and data.shuffle=true exclude each other: add data.shuffle=false")
+    if not data.batch_sampler and data.batch_size is None:
+        raise UserError("data.batch_size=null: give a number of samples, or a data.batch_sampler")
+
+
+def _holds(value: Any, rule: list[str]) -> bool:
+    """Whether a value is what one alternative of a rule says: a type with bounds, a pattern, or the word itself."""
+    kind, *bounds = rule
+    if kind == "matching":
+        return type(value) is str and re.fullmatch(bounds[0], value) is not None
+    if kind in _TYPES:
+        pairs = zip(bounds[::2], bounds[1::2], strict=True)
+        return type(value) in _TYPES[kind] and isfinite(value) and all(_BOUNDS[b](value, float(x)) for b, x in pairs)
+    return kind == ("list" if isinstance(value, ListConfig) else _shown(value))
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed."""
+    return "null" if value is None else str(value).lower() if type(value) is bool else str(value)
+
+
+@contextmanager
+def user_errors(about: str = "") -> Iterator[None]:
+    """Around what a user's values decide: whatever fails in here is theirs to mend, and becomes a `UserError`.
+
+    Args:
+        about: what was being done, put in front of a message that does not say where it comes from.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = plain(error)
+        raise UserError(
+            f"{about}: {text}" if about and not isinstance(error, InstantiationException) else text
+        ) from error
+
+
+@contextmanager
+def answered_plainly() -> Iterator[None]:
+    """Around the whole program: what the user can mend is printed to stderr in a line, with exit status 1.
+
+    Any other exception, and with HYDRA_FULL_ERROR=1 every one, goes on with its full traceback.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on instead of printing them its way
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        print(plain(error), file=sys.stderr)
+        sys.exit(1)
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def plain(error: BaseException) -> str:
+    """The error's text in at most two lines, with the choices there were."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: no such choice." + _suggest(name, error.options or [])
+    if isinstance(error, InstantiationException):
+        where = re.search(r"full_key: (\S+)", str(error))
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            return str(cause)
+        text = plain(cause) if cause is not error else _first_lines(str(error))
+        return f"{where[1]}: {text}" if where else text
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
+        key, parent = str(cause.full_key), cause.parent_node
+        if "not in struct" in str(cause) and isinstance(parent, DictConfig):
+            prefix = key.rpartition(".")[0]
+            names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
+            return f"{key}: no such option." + _suggest(key, names) + f" To add a new one: +{key}=..."
+    text = _first_lines(str(error)) or type(error).__name__
+    for said, hint in HINTS.items():
+        if said in text:
+            return hint
+    return text
+
+
+def _suggest(word: str, choices: Iterable[str]) -> str:
+    names = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(word, names, n=1)
+    return (f" Did you mean {close[0]}?" if close else "") + f" Choices: {', '.join(names)}."
+
+
+def _first_lines(text: str) -> str:
+    """The message without its tail of key paths and types, as one line."""
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not re.match(r"(full_key|object_type|reference_type|set env)", line)]
+    return " ".join(kept[:3])

@@ -1,0 +1,109 @@
+"""The linear classifier, and the module that trains it or any other network."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from digits.errors import user_errors
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LinearClassifier(nn.Module):
+    """Softmax regression: `(B, 1, 28, 28)` or `(B, 784)` -> logits `(B, num_classes)`."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.reshape(x.size(0), -1))
+
+
+class ImageClassifier(LightningModule):
+    """Trains a network with cross-entropy; accuracy is correct / total over a whole split, on any number of devices.
+
+    Args:
+        network: images `(B, 1, 28, 28)` float32 -> logits `(B, num_classes)`.
+        optimizer: takes the parameters.
+        scheduler: takes the optimizer and `total_steps`, is stepped after each optimizer step; None: a constant rate.
+        num_classes: the number of logits.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
+        # Counts (num_classes, num_classes) int64, rows = true class, columns = predicted; kept until the next epoch.
+        self.val_counts = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.test_counts = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    def counts(self, stage: str) -> MulticlassConfusionMatrix:
+        return {"val": self.val_counts, "test": self.test_counts}[stage]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Class probabilities `(B, num_classes)` float32."""
+        return self(batch[0]).softmax(dim=1)
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        if stage != "train":
+            self.counts(stage).update(logits, labels)
+            self.log(f"{stage}/loss", loss, batch_size=len(labels), sync_dist=True)
+        # self.log costs more than a step of a small network: only where the Trainer hands the value to the logger.
+        elif (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_counts.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.test_counts.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_accuracy("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_accuracy("test")
+
+    def _log_accuracy(self, stage: str) -> None:
+        counts = self.counts(stage).compute()
+        self.log(f"{stage}/acc", counts.trace() / counts.sum(), prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint says what it scored: `metrics`, plain floats by their logged names."""
+        checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+
+    @user_errors("optimizer")
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
