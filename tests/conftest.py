@@ -1,0 +1,81 @@
+"""What the rooms' tests share: composed configs, small archives in MNIST's format, the command line."""
+
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torchvision import datasets
+
+ROOT = Path(__file__).parents[1]
+SMALL_TRAIN, SMALL_TEST = 300, 100  # samples in the small archives
+
+Compose = Callable[..., DictConfig]
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+torch.set_num_threads(1)  # the tests run in parallel
+
+
+def choices(group: str) -> list[str]:
+    """The options that a config group holds."""
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Compose:
+    """Compose the config with overrides; the run goes to a temporary folder, the data come from the project."""
+
+    def composed(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+            return compose("train", [f"run_dir={tmp_path}/run", f"data.root={ROOT}/data", *overrides])
+
+    return composed
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run `python train.py` as a user does, with its run folders under a temporary one; text comes back."""
+
+    def cli(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        folders = [f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
+        quick = {"--help", "--cfg"} & set(arguments)
+        return subprocess.run(
+            [sys.executable, "train.py", *arguments, *([] if quick else folders)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return cli
+
+
+@pytest.fixture
+def small_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root with small FashionMNIST and KMNIST archives, whose MD5s torchvision is told to expect."""
+    rng = np.random.default_rng(0)
+    for cls in (datasets.FashionMNIST, datasets.KMNIST):
+        raw = tmp_path / "data" / cls.__name__ / "raw"
+        raw.mkdir(parents=True)
+        resources = []
+        for prefix, size in (("train", SMALL_TRAIN), ("t10k", SMALL_TEST)):
+            labels = np.arange(size, dtype=np.uint8) % 10
+            images = rng.integers(0, 256, (size, 28, 28), dtype=np.uint8)
+            for name, array in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
+                # The IDX format: two zero bytes, 8 for uint8, the number of dimensions, each as a big-endian int32.
+                header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">i4").tobytes()
+                archive = gzip.compress(header + array.tobytes(), mtime=0)
+                (raw / f"{name}.gz").write_bytes(archive)
+                resources.append((f"{name}.gz", hashlib.md5(archive).hexdigest()))
+        monkeypatch.setattr(cls, "resources", resources)
+        monkeypatch.setattr(cls, "mirrors", ["http://127.0.0.1:9/"])  # nothing answers there
+    return tmp_path / "data"

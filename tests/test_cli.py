@@ -1,0 +1,145 @@
+"""`python train.py ...` as a user types it: what it answers, how quickly, with which exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Cli, Compose, choices
+from omegaconf import OmegaConf
+
+from digits.errors import UserError, answered_plainly, plain
+from train import train
+
+# Prints the heavy modules that a command has imported by its end.
+PROBE = """
+import atexit, runpy, sys
+heavy = {"torch", "lightning", "torchvision", "matplotlib"}
+atexit.register(lambda: print("IMPORTED", sorted(heavy & set(sys.modules))))
+sys.argv = ["train.py", *sys.argv[1:]]
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+# What is typed -> its exit status, the words of its answer.
+QUICK_ANSWERS = [
+    (["--help"], 0, ["experiment=notebook", "model: lenet, linear, mlp", "trainer.accelerator=gpu"]),
+    (["--cfg", "job"], 0, ["batch_size: 256", "lr: 0.04", "max_epochs: 5"]),
+    (["optimzer.lr=1"], 1, ["optimzer: no such option. Did you mean optimizer?"]),
+    (["optimizer.lrr=1"], 1, ["optimizer.lrr: no such option. Did you mean optimizer.lr?", "optimizer.momentum"]),
+    (["sed=1"], 1, ["sed: no such option. Did you mean seed?"]),
+    (["model=mpl"], 1, ["model=mpl: no such choice. Did you mean mlp? Choices: lenet, linear, mlp."]),
+    (["experiment=notbook"], 1, ["experiment=notbook: no such choice. Did you mean notebook?"]),
+    (["optimizer.lr"], 1, ["optimizer.lr"]),
+    (["optimizer.lr=-1"], 1, ["optimizer.lr=-1: must be number > 0"]),
+    (["optimizer.lr=nan"], 1, ["optimizer.lr=nan: must be number > 0"]),
+    (["data.batch_size=0"], 1, ["data.batch_size=0: must be integer >= 1"]),
+    (["name=../x"], 1, ["name=../x: must be matching"]),
+    (["fit=false"], 1, ["fit=false: nothing to evaluate; add ckpt_path="]),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"), QUICK_ANSWERS, ids=[answer[0][0] for answer in QUICK_ANSWERS]
+)
+def test_answers_without_torch(tmp_path: Path, arguments: list[str], status: int, words: list[str]) -> None:
+    folder = [] if arguments[0].startswith("--") else [f"hydra.run.dir={tmp_path}/run"]
+    command = [sys.executable, "-c", PROBE, *arguments, *folder]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == status, answer.stderr
+    assert "IMPORTED []" in answer.stdout
+    text = answer.stdout if status == 0 else answer.stderr
+    assert all(word in text for word in words), text
+    if status:
+        assert len(text.splitlines()) <= 2
+        assert "Traceback" not in text
+
+
+# Overrides -> the words of the answer.
+WRONG_VALUES = [
+    (["ckpt_path=/nowhere/best.ckpt"], ["/nowhere/best.ckpt: no such checkpoint"]),
+    (["trainer.accelerator=tpuu"], ["trainer", "tpuu", "cpu"]),
+    (["trainer.precision=12"], ["trainer", "12", "32-true"]),
+    (["optimizer.nesterov=true", "optimizer.momentum=0"], ["optimizer", "Nesterov momentum requires a momentum"]),
+    (["+model.depth=3"], ["model", "depth"]),
+    (["model=x"], ["model=x"]),
+    (["data.shuffle=3"], ["data.shuffle=3: must be true or false"]),
+    (
+        ["data.sampler={_target_:torch.utils.data.SequentialSampler,_partial_:true}"],
+        ["data.sampler and data.shuffle=true exclude each other: add data.shuffle=false"],
+    ),
+    (
+        ["data.batch_sampler={_target_:torch.utils.data.BatchSampler,_partial_:true}"],
+        ["data.batch_sampler", "add data.batch_size=null data.shuffle=false"],
+    ),
+    (["data.batch_size=null"], ["data.batch_size=null: give a number"]),
+    (["trainer.limit_train_batches=1.5"], ["trainer.limit_train_batches=1.5: must be integer >= 1 or share > 0 <= 1"]),
+    (["trainer.max_epochs=0"], ["trainer.max_epochs=0: must be integer >= 1"]),
+    (["seed=null"], ["seed=null: must be integer >= 0 <= 4294967295"]),
+    (["callbacks.confusion_matrix.normalize=rows"], ["normalize=rows: must be true or false"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), WRONG_VALUES, ids=[" ".join(wrong[0]) for wrong in WRONG_VALUES])
+def test_a_wrong_value_is_one_line(composed: Compose, overrides: list[str], words: list[str]) -> None:
+    cfg = composed(*[override for override in overrides if override != "model=x"])
+    if overrides == ["model=x"]:  # as where a group has no such choice to check against
+        OmegaConf.update(cfg, "model", "x")
+    with pytest.raises(UserError) as caught:
+        train(cfg)
+    text = plain(caught.value)
+    assert all(word in text for word in words), text
+    assert "\n" not in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
+def test_no_gpu_is_said_with_the_way_out(cli: Cli) -> None:
+    answer = cli("trainer.accelerator=gpu")
+    assert answer.returncode == 1
+    assert "no GPU can be used on this machine; take trainer.accelerator=cpu or auto" in answer.stderr
+    assert len(answer.stderr.splitlines()) <= 2
+
+
+def test_full_traceback_on_request(cli: Cli) -> None:
+    answer = cli("optimizer.lr=-1", env={"HYDRA_FULL_ERROR": "1"})
+    assert answer.returncode == 1
+    assert "Traceback" in answer.stderr
+    assert "UserError: optimizer.lr=-1" in answer.stderr
+
+
+def test_an_error_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(ZeroDivisionError), answered_plainly():
+        _ = 1 / 0
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_run_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("seed=0", "trainer=debug")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    lines = answer.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["epoch", "test", "run", "dashboard"]
+    assert lines[1].startswith("test accuracy  ")
+    assert "/3000 = " in lines[1]
+    run_dir = tmp_path / "run"
+    assert (run_dir / ".hydra/overrides.yaml").read_text() == "- seed=0\n- trainer=debug\n"
+    assert OmegaConf.load(run_dir / ".hydra/config.yaml").seed == 0
+    command = json.loads((run_dir / "provenance.json").read_text())["command"]
+    assert command[:3] == ["train.py", "seed=0", "trainer=debug"]
+
+
+def test_a_sweep_gives_each_job_a_folder(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("-m", "seed=0,1", "trainer=debug", "logger=none")
+    assert answer.returncode == 0, answer.stderr
+    folders = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json"))
+    assert len(folders) == 2
+    assert [f"seed={seed}" in folder for seed, folder in enumerate(folders)] == [True, True]
+
+
+def test_help_lists_every_choice(cli: Cli) -> None:
+    text = cli("--help").stdout
+    for group in ("data", "model", "optimizer", "scheduler", "trainer", "logger", "experiment"):
+        assert f"{group}: {', '.join(choices(group))}" in text

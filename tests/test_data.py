@@ -1,0 +1,244 @@
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Compose
+from hydra.utils import instantiate
+from torch.utils.data import DataLoader, RandomSampler
+from torchvision.datasets import MNIST
+
+from digits.data import MNISTDataModule
+from digits.errors import UserError
+from digits.loaders import EpochLoader, EpochSampler, ImageDataset
+
+
+@pytest.fixture
+def build(composed: Compose) -> Any:
+    """A data module from the config, set up for `stage`."""
+
+    def build(*overrides: str, stage: str = "fit") -> MNISTDataModule:
+        data: MNISTDataModule = instantiate(composed(*overrides).data, _convert_="all")
+        data.prepare_data()
+        data.setup(stage)
+        return data
+
+    return build
+
+
+def test_split_is_55000_and_5000_and_the_same_for_every_seed(build: Any) -> None:
+    first, second = build("seed=0"), build("seed=1")
+    assert first.train_set.images.shape == (55_000, 1, 28, 28)
+    assert first.train_set.images.dtype == torch.uint8
+    assert first.val_set.labels.shape == (5_000,)
+    assert first.val_set.labels.dtype == torch.int64
+    assert torch.equal(first.val_set.images, second.val_set.images)
+    assert torch.equal(first.val_set.labels, second.val_set.labels)
+    assert first.test_set is None
+
+
+def test_split_parts_are_the_training_set(build: Any) -> None:
+    data, official = build(), MNIST(ROOT / "data", train=True)
+    both = torch.cat([data.train_set.images, data.val_set.images]).flatten(1)
+    assert torch.equal(both.sum(0), official.data.flatten(1).sum(0))
+    assert torch.equal(torch.cat([data.train_set.labels, data.val_set.labels]).bincount(), official.targets.bincount())
+    assert not torch.equal(build("data.split_seed=1").val_set.images, data.val_set.images)
+
+
+def test_test_set_is_the_official_one(build: Any) -> None:
+    data, official = build(stage="test"), MNIST(ROOT / "data", train=False)
+    assert data.train_set is None
+    images, labels = (torch.cat(part) for part in zip(*data.test_dataloader(), strict=True))
+    assert torch.equal(images[:, 0], official.data)
+    assert torch.equal(labels, official.targets)
+
+
+def test_all_images_for_training(build: Any) -> None:
+    data = build("data.val_size=0")
+    assert len(data.train_set) == 60_000
+    assert data.val_dataloader() == []
+
+
+def test_batches_and_the_last_smaller_one(build: Any) -> None:
+    data = build()
+    sizes = [len(labels) for _, labels in data.train_dataloader()]
+    assert sizes == [256] * 214 + [55_000 - 214 * 256]
+    sizes = [len(labels) for _, labels in build("data.drop_last=true").train_dataloader()]
+    assert sizes == [256] * 214
+    assert [len(labels) for _, labels in data.val_dataloader()] == [1000] * 5
+
+
+def test_loader_gives_what_indexing_gives(build: Any) -> None:
+    data = build()
+    loader = data.train_dataloader()
+    order = torch.tensor(list(loader.sampler))
+    for (images, labels), index in zip(loader, order.split(256), strict=True):
+        assert torch.equal(images, data.train_set.images[index])
+        assert torch.equal(labels, data.train_set.labels[index])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_give_the_same_batches(build: Any, workers: int) -> None:
+    alone = build("data.batch_size=5000").train_dataloader()
+    shared = build("data.batch_size=5000", f"data.num_workers={workers}").train_dataloader()
+    for epoch in range(2):
+        shared_iterator = iter(shared)  # before set_epoch, as Lightning does it
+        for loader in (alone, shared):
+            loader.sampler.set_epoch(epoch)
+        for ours, theirs in zip(alone, shared_iterator, strict=True):
+            assert torch.equal(ours[0], theirs[0])
+            assert torch.equal(ours[1], theirs[1])
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        torch.rand(3)  # whatever was drawn before
+        sampler = EpochSampler(range(1000), True, seed, 0, 1)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(0, 0) == order(0, 0)
+    assert sorted(order(0, 0)) == list(range(1000))
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 3), (10_000, 3)])
+def test_ranks_share_an_evaluation_exactly_and_training_equally(size: int, world: int) -> None:
+    evaluation = [list(EpochSampler(range(size), False, 0, rank, world)) for rank in range(world)]
+    assert sorted(index for part in evaluation for index in part) == list(range(size))
+    training = [EpochSampler(range(size), True, 0, rank, world) for rank in range(world)]
+    assert {len(list(part)) for part in training} == {size // world} == {len(part) for part in training}
+    assert len({index for part in training for index in part}) == size // world * world
+
+
+def test_loader_skips_what_was_delivered() -> None:
+    dataset = ImageDataset(torch.arange(10).to(torch.uint8), torch.arange(10))
+    loader = EpochLoader(dataset, batch_size=3, collate_fn=tuple)
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    resumed = EpochLoader(dataset, batch_size=3, collate_fn=tuple)
+    resumed.load_state_dict(loader.state_dict())
+    assert [labels.tolist() for _, labels in resumed] == [[6, 7, 8], [9]]
+    assert [labels.tolist() for _, labels in resumed] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    resumed.load_state_dict({"delivered": 4})  # a whole epoch
+    assert len(list(resumed)) == 4
+
+
+def test_transforms_give_float_images_from_minus_one_to_one(build: Any) -> None:
+    data = build()
+    images, labels = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert images.shape == (256, 1, 28, 28)
+    assert images.dtype == torch.float32
+    assert (images.min().item(), images.max().item()) == (-1.0, 1.0)
+    assert labels.dtype == torch.int64
+    raw = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
+    assert torch.allclose(data.eval_transform(raw), torch.tensor([-1.0, -0.6, 1.0]).reshape(1, 1, 1, 3))
+
+
+def test_augmentation_by_config_is_for_training_alone(build: Any) -> None:
+    data = build(
+        "data.train_transform.transforms="
+        "[{_target_:torchvision.transforms.v2.RandomHorizontalFlip,p:1.0},${data.eval_transform}]"
+    )
+    images = next(iter(data.train_dataloader()))[0]
+    assert torch.equal(data.train_transform(images), data.eval_transform(images).flip(-1))
+
+
+def test_loader_arguments_of_the_notebook(build: Any) -> None:
+    assert isinstance(build().train_dataloader(), DataLoader)
+    ordered = build("data.shuffle=false").train_dataloader()
+    assert list(ordered.sampler) == list(range(55_000))
+    sampler = "data.sampler={_target_:torch.utils.data.RandomSampler,_partial_:true,num_samples:1000}"
+    loader = build("data.shuffle=false", sampler).train_dataloader()
+    assert isinstance(loader.sampler, RandomSampler)
+    assert sum(len(labels) for _, labels in loader) == 1000
+    batches = "data.batch_sampler={_target_:torch.utils.data.BatchSampler,_partial_:true,batch_size:100,drop_last:true}"
+    loader = build("data.shuffle=false", "data.batch_size=null", batches).train_dataloader()
+    assert {len(labels) for _, labels in loader} == {100}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.val_size=60000"], "data.val_size=60000: the training set has only 60000 samples"),
+        (["data.num_classes=11"], "data.num_classes=11: the dataset has 10 classes"),
+        (["data.drop_last=true", "data.batch_size=60000"], "data.batch_size=60000 with data.drop_last=true leaves no"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_said(build: Any, overrides: list[str], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(*overrides).train_dataloader()
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "second"), [("fashion_mnist", "Trouser"), ("kmnist", "ki"), ("mnist", "1")])
+def test_class_names_come_from_the_dataset(build: Any, small_archives: Path, name: str, second: str) -> None:
+    root = ROOT / "data" if name == "mnist" else small_archives
+    data = build(f"data={name}", f"data.root={root}", "data.val_size=50")
+    assert data.class_names[1] == second
+    assert len(data.class_names) == 10
+    if name != "mnist":
+        assert len(data.train_set) == SMALL_TRAIN - 50
+        data.setup("test")
+        assert len(data.test_set) == SMALL_TEST
+
+
+@pytest.fixture
+def fashion(build: Any, small_archives: Path) -> tuple[Any, Path]:
+    """Build Fashion-MNIST from the small archives, and the folder that they are in."""
+
+    def build_fashion() -> MNISTDataModule:
+        data: MNISTDataModule = build("data=fashion_mnist", f"data.root={small_archives}", "data.val_size=50")
+        return data
+
+    return build_fashion, small_archives / "FashionMNIST" / "raw"
+
+
+def test_unpacked_file_with_flipped_bytes_is_unpacked_again(fashion: tuple[Any, Path]) -> None:
+    build, raw = fashion
+    before = build().train_set.images
+    file = raw / "train-images-idx3-ubyte"
+    content = bytearray(file.read_bytes())
+    content[5000] ^= 0xFF
+    file.write_bytes(content)
+    assert torch.equal(build().train_set.images, before)
+    assert file.read_bytes() == gzip.decompress((raw / "train-images-idx3-ubyte.gz").read_bytes())
+
+
+@pytest.mark.parametrize("cut", [0, 5, 1000])
+def test_truncated_unpacked_file_is_unpacked_again(fashion: tuple[Any, Path], cut: int) -> None:
+    build, raw = fashion
+    before = build().train_set.images
+    file = raw / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:cut])
+    assert torch.equal(build().train_set.images, before)
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "flipped", "foreign"])
+def test_wrong_archive_is_an_error_and_stays_where_it_is(fashion: tuple[Any, Path], fault: str) -> None:
+    build, raw = fashion
+    archive = raw / "train-images-idx3-ubyte.gz"
+    content = archive.read_bytes()
+    if fault == "missing":
+        archive.unlink()
+    else:
+        flipped = content[:500] + bytes([content[500] ^ 1]) + content[501:]
+        wrong = {"truncated": content[:-100], "flipped": flipped, "foreign": gzip.compress(b"no images")}[fault]
+        archive.write_bytes(wrong)
+    with pytest.raises(UserError) as caught:
+        build()
+    assert str(raw) in str(caught.value)
+    assert "data.root" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if fault != "missing":
+        assert archive.read_bytes() == wrong
+
+
+def test_another_root_needs_the_archives_alone(build: Any, tmp_path: Path) -> None:
+    raw = tmp_path / "elsewhere" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for archive in (ROOT / "data/MNIST/raw").glob("*.gz"):
+        shutil.copy(archive, raw)
+    assert len(build(f"data.root={tmp_path}/elsewhere", stage="test").test_set) == 10_000

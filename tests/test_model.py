@@ -1,0 +1,75 @@
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Compose, choices
+from hydra.utils import instantiate
+from torch.nn import functional as F
+from torchvision.datasets import MNIST
+
+from digits.model import LinearClassifier
+from digits.schedulers import decay
+
+
+def test_gradients_are_those_of_softmax_regression() -> None:
+    """Autograd against the closed form of the cross-entropy's gradient, Xᵀ(p - y)/B, in NumPy."""
+    mnist = MNIST(ROOT / "data", train=True)
+    images = mnist.data[:64].unsqueeze(1).double() / 255
+    labels = mnist.targets[:64]
+    model = LinearClassifier(784, 10).double()
+    F.cross_entropy(model(images), labels).backward()
+
+    x = images.numpy().reshape(64, 784)
+    logits = x @ model.linear.weight.detach().numpy().T + model.linear.bias.detach().numpy()
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    error = (p - np.eye(10)[labels.numpy()]) / 64
+    assert model.linear.weight.grad is not None
+    assert model.linear.bias.grad is not None
+    np.testing.assert_allclose(model.linear.weight.grad.numpy(), error.T @ x, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(model.linear.bias.grad.numpy(), error.sum(axis=0), rtol=0, atol=1e-14)
+
+
+def test_linear_classifier_takes_images_or_rows() -> None:
+    model = LinearClassifier(784, 10)
+    images = torch.rand(3, 1, 28, 28)
+    assert model(images).shape == (3, 10)
+    assert torch.equal(model(images), model(images.reshape(3, 784)))
+    assert sum(p.numel() for p in model.parameters()) == 7850
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_every_network_gives_logits(composed: Compose, name: str) -> None:
+    network = instantiate(composed(f"model={name}").model)
+    logits = network(torch.rand(5, 1, 28, 28))
+    assert logits.shape == (5, 10)
+    assert logits.dtype == torch.float32
+    assert logits.min() < 0  # logits, not probabilities
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_a_networks_arguments_have_no_second_default(composed: Compose, name: str) -> None:
+    config = composed(f"model={name}").model
+    cls = type(instantiate(config))
+    for parameter in inspect.signature(cls.__init__).parameters.values():
+        assert parameter.default is inspect.Parameter.empty, parameter
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("linear", [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]),
+        ("cosine", [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0, 0.0]),
+    ],
+)
+def test_decay_ends_at_zero(shape: str, expected: list[float]) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    scheduler = decay(optimizer, total_steps=4, shape=shape)
+    rates = []
+    for _ in expected:
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([2 * factor for factor in expected])

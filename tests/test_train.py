@@ -1,0 +1,162 @@
+"""`train(cfg)`: what a run does and what it leaves in its folder."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Compose, choices
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchvision.datasets import FashionMNIST
+
+from train import train
+
+QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=10", "trainer.log_every_n_steps=1"]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def read_counts(run_dir: Path) -> tuple[list[str], np.ndarray]:
+    """The class names and the counts in `confusion_matrix.csv`."""
+    with (run_dir / "confusion_matrix.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[0] == "true/predicted"
+    assert header[1:] == [row[0] for row in rows]
+    return header[1:], np.array([row[1:] for row in rows], dtype=int)
+
+
+def test_default_run_reaches_its_accuracy_and_writes_its_folder(
+    composed: Compose, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = train(composed())
+    assert metrics["test/acc"] >= 0.918
+    assert metrics == json.loads((run_dir / "metrics.json").read_text())
+    assert (metrics["epoch"], metrics["global_step"]) == (5, 5 * 215)
+    assert {"train/loss", "val/loss", "val/acc", "test/loss", "test/acc", "seconds"} < set(metrics)
+    assert metrics["best_checkpoint"] == "checkpoints/best.ckpt"
+
+    names, counts = read_counts(run_dir)
+    assert names == [str(digit) for digit in range(10)]
+    assert counts.sum() == 10_000
+    assert counts.trace() / 10_000 == metrics["test/acc"]
+    assert counts.sum(axis=1).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert (run_dir / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+
+    provenance = json.loads((run_dir / "provenance.json").read_text())
+    assert provenance["seed"] == 0
+    assert provenance["torch"].startswith(torch.__version__.split("+")[0])
+    assert {"git_commit", "git_dirty", "python", "lightning", "hydra-core", "device", "command"} < set(provenance)
+
+    out = capsys.readouterr().out
+    assert f"{counts.trace()}/10000 = {counts.trace() / 100:.2f} %" in out
+    assert out.count("epoch ") == 5
+    assert "--logdir" in out
+
+    for name in ("best", "last"):
+        checkpoint = torch.load(run_dir / f"checkpoints/{name}.ckpt", weights_only=True)
+        assert set(checkpoint["state_dict"]) == {"network.linear.weight", "network.linear.bias"}
+    assert not list(run_dir.rglob(".*"))  # no temporary file is left
+
+    events = EventAccumulator(str(run_dir), size_guidance={"images": 0}).Reload()
+    assert {"train/loss", "val/loss", "val/acc", "test/loss", "test/acc"} <= set(events.Tags()["scalars"])
+    assert [image.step for image in events.Images("val/confusion_matrix")] == [215, 430, 645, 860, 1075]
+    assert [(image.width, image.height) for image in events.Images("test/confusion_matrix")] == [(700, 700)]
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(19, 1075, 20))
+
+
+def test_val_metrics_are_the_best_checkpoints(composed: Compose, run_dir: Path) -> None:
+    # A learning rate that grows the loss: the first epoch is the best one.
+    metrics = train(composed(*QUICK, "trainer.max_epochs=3", "monitor=val/loss", "mode=min", "optimizer.lr=2"))
+    best = torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)["metrics"]
+    last = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["metrics"]
+    assert best["val/loss"] <= last["val/loss"]
+    assert metrics["val/loss"] == pytest.approx(best["val/loss"])
+    assert metrics["val/acc"] == pytest.approx(best["val/acc"])
+
+
+def test_evaluate_only(composed: Compose, run_dir: Path, tmp_path: Path) -> None:
+    first = train(composed(*QUICK))
+    checkpoint = run_dir / "checkpoints/best.ckpt"
+    again = train(composed("fit=false", f"ckpt_path={checkpoint}", f"run_dir={tmp_path}/again"))
+    assert {name: again[name] for name in first if "/" in name} == {name: first[name] for name in first if "/" in name}
+    assert not (tmp_path / "again/checkpoints").exists()
+    assert (run_dir / "confusion_matrix.csv").read_bytes() == (tmp_path / "again/confusion_matrix.csv").read_bytes()
+
+
+def test_one_seed_gives_equal_weights_another_does_not(composed: Compose, tmp_path: Path) -> None:
+    def weights(seed: int, name: str) -> dict[str, Any]:
+        train(composed("model=mlp", f"seed={seed}", f"run_dir={tmp_path}/{name}", *QUICK))
+        state: dict[str, Any] = torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        return state
+
+    first, other, second = weights(0, "a"), weights(1, "b"), weights(0, "c")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["network.1.weight"], other["network.1.weight"])
+
+
+def test_notebook_experiment_is_the_notebooks_setting(composed: Compose) -> None:
+    cfg = composed("experiment=notebook")
+    assert (cfg.data.batch_size, cfg.data.eval_batch_size, cfg.data.val_size) == (16, 24, 0)
+    assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.trainer.max_epochs, cfg.seed) == (0.001, 0.9, 6, 0)
+    assert cfg.scheduler == {}
+    assert cfg.model._target_ == "digits.model.LinearClassifier"
+    cfg.trainer.max_epochs = 1
+    metrics = train(cfg)
+    assert metrics["global_step"] == 3750  # 60,000 / 16; six epochs are 22,500
+    assert metrics["test/acc"] > 0.9
+    assert "val/acc" not in metrics
+
+
+@pytest.mark.parametrize("data", choices("data"))
+@pytest.mark.parametrize("model", choices("model"))
+def test_every_model_on_every_dataset(
+    composed: Compose, run_dir: Path, small_archives: Path, model: str, data: str
+) -> None:
+    small = [] if data == "mnist" else [f"data.root={small_archives}", "data.val_size=100", "data.batch_size=50"]
+    metrics = train(composed(f"model={model}", f"data={data}", *small, *QUICK))
+    assert metrics["global_step"] == (10 if data == "mnist" else (SMALL_TRAIN - 100) // 50)
+    names, counts = read_counts(run_dir)
+    assert counts.sum() == (10_000 if data == "mnist" else SMALL_TEST)
+    assert (names == FashionMNIST.classes) == (data == "fashion_mnist")
+
+
+GROUPS = ["optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment"]
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in choices(group)])
+def test_every_choice_of_every_group_trains(composed: Compose, run_dir: Path, choice: str) -> None:
+    metrics = train(composed(choice, *QUICK, "trainer.limit_train_batches=3"))
+    assert metrics["global_step"] == 3
+    assert (run_dir / "checkpoints/last.ckpt").exists()
+    assert bool(list(run_dir.glob("events.*"))) == (choice != "logger=none")
+
+
+def test_scheduler_falls_over_the_whole_run(composed: Compose, run_dir: Path) -> None:
+    for scheduler, last in (("none", 0.04), ("linear", 0.0), ("cosine", 0.0)):
+        train(composed(f"scheduler={scheduler}", f"run_dir={run_dir}/{scheduler}", *QUICK))
+        checkpoint = torch.load(run_dir / scheduler / "checkpoints/last.ckpt", weights_only=True)
+        assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(last)
+
+
+def test_one_callback_can_be_dropped(composed: Compose, run_dir: Path) -> None:
+    train(composed("~callbacks.confusion_matrix", "~callbacks.best_checkpoint", *QUICK))
+    assert not (run_dir / "confusion_matrix.csv").exists()
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_confusion_matrix_normalized_is_another_picture_of_the_same_counts(composed: Compose, tmp_path: Path) -> None:
+    for normalize in ("true", "false"):
+        train(composed(f"callbacks.confusion_matrix.normalize={normalize}", f"run_dir={tmp_path}/{normalize}", *QUICK))
+    for suffix, equal in (("csv", True), ("png", False)):
+        files = [(tmp_path / normalize / f"confusion_matrix.{suffix}").read_bytes() for normalize in ("true", "false")]
+        assert (files[0] == files[1]) == equal
+
+
+def test_data_come_from_the_project(composed: Compose) -> None:
+    assert Path(composed().data.root) == ROOT / "data"
