@@ -1,7 +1,6 @@
 """The archives that a torchvision dataset of MNIST's format is unpacked from: right, or made right, or an error."""
 
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,20 @@ from torchvision.datasets.utils import check_integrity
 from digits.errors import user_errors
 
 
-def prepare(dataset: Callable[..., Any], root: str) -> None:
-    """Verify the archives and what is unpacked of them; unpack anew what is damaged, download what is missing.
+def checksums(dataset: Any) -> dict[str, str]:
+    """The MD5 that each archive of a torchvision dataset, a class or a partial of one, has by its authors' word."""
+    return dict(getattr(dataset, "func", dataset).resources)
 
-    Args:
-        dataset: a torchvision dataset class, or a partial of one.
-        root: the folder that holds `<class name>/raw/`.
 
-    Raises:
-        UserError: an archive is missing or wrong and cannot be downloaded. It stays as it is.
+def prepare(dataset: Any, root: str) -> None:
+    """Verify `<root>/<class name>/raw/`; unpack anew what is damaged, download what is missing.
+
+    `UserError` where an archive is missing or wrong and cannot be downloaded. It stays as it is.
     """
-    cls: Any = getattr(dataset, "func", dataset)
-    raw = Path(root) / cls.__name__ / "raw"
+    raw = Path(root) / getattr(dataset, "func", dataset).__name__ / "raw"
 
     def damaged() -> list[Path]:
-        return [raw / Path(name).stem for name, md5 in cls.resources if not _intact(raw / name, md5)]
+        return [raw / Path(name).stem for name, md5 in checksums(dataset).items() if not _intact(raw / name, md5)]
 
     if damaged():
         with user_errors(f"{raw}: data missing or damaged, no download; put the archives there or set data.root"):

@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 
 from digits import archives
 from digits.errors import UserError, user_errors
-from digits.loaders import Batch, EpochLoader, EpochSampler, ImageDataset
+from digits.loaders import Batch, EpochLoader, EpochSampler, ImageDataset, reseed
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,6 +37,7 @@ class MNISTDataModule(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
+        self.checksums = archives.checksums(self.dataset)
         self.class_names: list[str] = []
         self.train_set: ImageDataset | None = None
         self.val_set: ImageDataset | None = None
@@ -53,9 +54,8 @@ class MNISTDataModule(LightningDataModule):
             if self.val_size >= len(images):
                 raise UserError(f"data.val_size={self.val_size}: the training set has only {len(images)} samples")
             order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.split_seed))
-            val, train = (part.sort().values for part in (order[: self.val_size], order[self.val_size :]))
-            self.train_set = ImageDataset(images[train], labels[train])
-            self.val_set = ImageDataset(images[val], labels[val])
+            val, train = order[: self.val_size].sort().values, order[self.val_size :].sort().values
+            self.train_set, self.val_set = (ImageDataset(images[part], labels[part]) for part in (train, val))
         if stage in ("test", "predict") and self.test_set is None:
             self.test_set = ImageDataset(*self._read(train=False))
 
@@ -70,17 +70,23 @@ class MNISTDataModule(LightningDataModule):
     @user_errors("data")
     def train_dataloader(self) -> EpochLoader:
         rank, world = self._shard()
-        if world > 1 and (self.sampler or self.batch_sampler):
-            raise UserError(f"data.sampler and data.batch_sampler work on one device: trainer.devices is {world}")
         indices = range(len(self.train_set or ()))
+        epoch = partial(EpochSampler, shuffle=self.shuffle, seed=self.seed, rank=rank, world=world)
+        batches: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
+        batches["sampler"] = (self.sampler or epoch)(indices)
         if self.batch_sampler:
-            return self._loader(self.train_set, batch_sampler=self.batch_sampler(indices))
-        sampler = self.sampler or partial(EpochSampler, shuffle=self.shuffle, seed=self.seed, rank=rank, world=world)
-        batches = {"batch_size": self.batch_size, "sampler": sampler(indices), "drop_last": self.drop_last}
+            batches = {"batch_sampler": self.batch_sampler(indices)}
         loader = self._loader(self.train_set, **batches)
         if len(loader) == 0:
             raise UserError(f"data.batch_size={self.batch_size} with data.drop_last=true leaves no batch")
+        loader.begin = self._begin_epoch
         return loader
+
+    def _begin_epoch(self) -> int:
+        """The batches of this epoch that are done; a sampler that draws from torch's generator draws as it did then."""
+        epoch, done = (self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1) if self.trainer else (0, 0)
+        reseed(hash((self.seed, epoch)))
+        return done
 
     def val_dataloader(self) -> EpochLoader | list[Any]:
         return self._eval_loader(self.val_set) if self.val_size else []
@@ -92,8 +98,11 @@ class MNISTDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Apply the transform to the batch where it is, on its device."""
-        transform = self.train_transform if self.trainer and self.trainer.training else self.eval_transform
-        return transform(batch[0]), batch[1]
+        if not (self.trainer and self.trainer.training):
+            return self.eval_transform(batch[0]), batch[1]
+        # What random transforms and dropout draw depends on (seed, batch, rank) alone: a resumed run draws the same.
+        reseed(hash((self.seed, self.trainer.fit_loop.total_batch_idx, self.trainer.global_rank)))
+        return self.train_transform(batch[0]), batch[1]
 
     def _eval_loader(self, dataset: ImageDataset | None) -> EpochLoader:
         order = EpochSampler(range(len(dataset or ())), False, self.seed, *self._shard())
@@ -105,5 +114,4 @@ class MNISTDataModule(LightningDataModule):
         return EpochLoader(dataset, collate_fn=tuple, **batches)  # a batch comes whole: there is nothing to collate
 
     def _shard(self) -> tuple[int, int]:
-        """(rank, world size); (0, 1) outside a Trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,6 +1,7 @@
 """What a user got wrong, answered in a line. Imports neither torch nor lightning, so that the answer is quick."""
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -20,23 +21,30 @@ class UserError(CompactHydraException):
     """Something that the user can mend. Its text names the bad value and the way out, in one or two lines."""
 
 
+class Diverged(UserError):
+    """Training has left the finite numbers. The checkpoints are those from before."""
+
+
 # Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
 _GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 _TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}
 _BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
+# A disk that is full, read-only, closed to the user, or broken.
+_DISK = {
+    getattr(errno, name)
+    for name in ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
+}
+
 # What a library says -> what to do about it.
 HINTS = {
+    "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
 }
 
 
 def check(cfg: DictConfig, rules: Path) -> None:
-    """Compare the values of a composed config with `rules`, a YAML file of `key: what its value must be`.
-
-    Raises:
-        UserError: it names the key, the value and what the value must be.
-    """
+    """`UserError` for a value in a composed config that is not what `rules`, a YAML file, says it must be."""
     for group in _GROUPS:
         if not isinstance(value := cfg.get(group), DictConfig):
             raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
@@ -46,8 +54,10 @@ def check(cfg: DictConfig, rules: Path) -> None:
         if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
             raise UserError(f"{key}={_shown(value)}: must be {rule}")
     if not cfg.fit and cfg.ckpt_path is None:
-        raise UserError("fit=false: nothing to evaluate; add ckpt_path=runs/.../checkpoints/best.ckpt")
+        raise UserError("fit=false: nothing to evaluate; add resume=runs/..., or ckpt_path=...")
     data = cfg.data
+    if "batch_sampler" not in data:  # a data module of another kind
+        return
     if data.batch_sampler and (data.batch_size is not None or data.shuffle or data.sampler or data.drop_last):
         free = "data.batch_size=null data.shuffle=false data.sampler=null data.drop_last=false"
         raise UserError(f"data.batch_sampler makes the batches alone: add {free}")
@@ -77,18 +87,15 @@ def _shown(value: Any) -> str:
 def user_errors(about: str = "") -> Iterator[None]:
     """Around what a user's values decide: whatever fails in here is theirs to mend, and becomes a `UserError`.
 
-    Args:
-        about: what was being done, put in front of a message that does not say where it comes from.
+    `about` says what was being done, where the message itself does not say where it comes from.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        text = plain(error)
-        raise UserError(
-            f"{about}: {text}" if about and not isinstance(error, InstantiationException) else text
-        ) from error
+        prefix = f"{about}: " if about and not isinstance(error, InstantiationException) else ""
+        raise UserError(prefix + plain(error)) from error
 
 
 @contextmanager
@@ -103,7 +110,12 @@ def answered_plainly() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on instead of printing them its way
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
+        if not (theirs or type(error).__name__ == "MisconfigurationException"):  # Lightning's, not imported here
+            raise
         print(plain(error), file=sys.stderr)
         sys.exit(1)
     finally:
@@ -131,6 +143,9 @@ def plain(error: BaseException) -> str:
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
             return f"{key}: no such option." + _suggest(key, names) + f" To add a new one: +{key}=..."
+    if isinstance(error, OSError) and error.errno in _DISK:
+        what = error.filename or "hydra.run.dir"
+        return f"{what}: {error.strerror}; mend that, or name another folder; saved work goes on by resume="
     text = _first_lines(str(error)) or type(error).__name__
     for said, hint in HINTS.items():
         if said in text:

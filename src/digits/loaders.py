@@ -1,6 +1,6 @@
 """Batches from memory, in an order that can be repeated and gone on with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import torch
@@ -54,20 +54,17 @@ class EpochSampler(Sampler[int]):
 
 
 class EpochLoader(DataLoader[Batch]):
-    """A `DataLoader` whose place in the epoch a checkpoint can hold: it skips what was delivered before."""
+    """A `DataLoader` that can begin in the middle of an epoch."""
 
-    delivered = 0  # batches of this epoch
-    skip = 0
+    begin: Callable[[], int] | None = None  # called at its start, gives the batches that a resumed run has seen already
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # DataLoader promises its own iterator class
         # A generator, so that workers fetch nothing before the first batch is asked for: set_epoch comes in between.
-        self.delivered, self.skip = self.skip, 0
-        for batch in islice(super().__iter__(), self.delivered, None):
-            self.delivered += 1
-            yield batch
+        yield from islice(super().__iter__(), self.begin() if self.begin else 0, None)
 
-    def state_dict(self) -> dict[str, int]:
-        return {"delivered": self.delivered}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.skip = state["delivered"] % len(self)
+def reseed(seed: int) -> None:
+    """Seed the CPU's and the GPU's generator. `torch.manual_seed` is far slower where CUDA is not in use."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)

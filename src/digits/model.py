@@ -10,9 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from digits.errors import user_errors
-
-Batch = tuple[Tensor, Tensor]
+from digits.errors import Diverged, user_errors
+from digits.loaders import Batch
 
 
 class LinearClassifier(nn.Module):
@@ -27,13 +26,10 @@ class LinearClassifier(nn.Module):
 
 
 class ImageClassifier(LightningModule):
-    """Trains a network with cross-entropy; accuracy is correct / total over a whole split, on any number of devices.
+    """Trains a network, images `(B, 1, 28, 28)` float32 -> logits `(B, num_classes)`, with cross-entropy.
 
-    Args:
-        network: images `(B, 1, 28, 28)` float32 -> logits `(B, num_classes)`.
-        optimizer: takes the parameters.
-        scheduler: takes the optimizer and `total_steps`, is stepped after each optimizer step; None: a constant rate.
-        num_classes: the number of logits.
+    `optimizer` takes the parameters; `scheduler` the optimizer and `total_steps`, and is stepped after each optimizer
+    step (None: a constant rate). Accuracy is correct / total over a whole split, on any number of devices.
     """
 
     def __init__(
@@ -78,6 +74,10 @@ class ImageClassifier(LightningModule):
         # self.log costs more than a step of a small network: only where the Trainer hands the value to the logger.
         elif (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss", loss, prog_bar=True)
+            if not loss.isfinite():
+                raise Diverged(
+                    f"train/loss is {loss.item()} at optimizer step {self.global_step + 1}; lower optimizer.lr?"
+                )
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -86,24 +86,23 @@ class ImageClassifier(LightningModule):
     def on_test_epoch_start(self) -> None:
         self.test_counts.reset()
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_accuracy("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_accuracy("test")
-
-    def _log_accuracy(self, stage: str) -> None:
+    def on_validation_epoch_end(self, stage: str = "val") -> None:
         counts = self.counts(stage).compute()
         self.log(f"{stage}/acc", counts.trace() / counts.sum(), prog_bar=True)
 
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end("test")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint says what it scored: `metrics`, plain floats by their logged names."""
+        if not all(tensor.isfinite().all() for tensor in self.state_dict().values()):
+            raise Diverged(f"weights are not finite at optimizer step {self.global_step}; lower optimizer.lr?")
         checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
 
     @user_errors("optimizer")
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
-        if self.scheduler is None:
+        if not self.scheduler:
             return optimizer
         scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

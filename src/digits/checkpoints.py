@@ -1,0 +1,69 @@
+"""Checkpoints that are whole or not there, and hold nothing that could run."""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import nn
+
+from digits.errors import UserError
+from digits.folder import replaced
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to disk, made safe: a kill or a full disk while saving leaves the checkpoint that was there."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with replaced(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
+        return load(path)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU: tensors and plain values; `UserError` for anything that could run code."""
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except Exception as error:
+        raise UserError(f"{path}: damaged, or holds more than tensors and plain values; name another") from error
+    if not isinstance(checkpoint, dict) or "metrics" not in checkpoint:
+        raise UserError(f"{path}: no checkpoint of this project, it holds no metrics; name another")
+    for state in checkpoint.get("callbacks", {}).values():  # the folder may have been moved since
+        if (old := str(state.get("dirpath"))).endswith("/checkpoints"):
+            new = str(Path(path).resolve().parent)
+            state.update({key: value.replace(old, new) for key, value in state.items() if isinstance(value, str)})
+            state["best_k_models"] = {key.replace(old, new): score for key, score in state["best_k_models"].items()}
+    return checkpoint
+
+
+def restore(model: nn.Module, path: str | Path) -> dict[str, Any]:
+    """Put a checkpoint's weights into `model`, and return all that it holds; `UserError` if they do not fit."""
+    checkpoint = load(path)
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights of another network than this one; choose its model=...") from error
+    return checkpoint
+
+
+def newest_sound(folder: Path) -> Path | None:
+    """The checkpoint in `folder` with the most optimizer steps; None where there is none. Unreadable ones are named."""
+    steps: dict[Path, int] = {}
+    for path in folder.glob("*.ckpt"):
+        try:
+            steps[path] = load(path)["global_step"]
+        except UserError as error:
+            print(f"{error}: passed over", file=sys.stderr)
+            steps[path] = -1
+    best = max(steps, key=lambda path: (steps[path], path.stem == "last"), default=None)
+    if best and steps[best] < 0:
+        raise UserError(f"{folder}: no checkpoint can be read; begin anew in another folder")
+    return best

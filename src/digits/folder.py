@@ -1,0 +1,77 @@
+"""A run folder's own config and place, and how files get into it. Imports neither torch nor lightning."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from digits.errors import UserError
+
+RECORD = Path(".hydra/config.yaml")  # where a run folder keeps its composed config
+
+PART = ".part"  # the ending of a file that is being written
+
+
+def rank_zero() -> bool:
+    """Whether this process is the first of a run on several devices, or the only one."""
+    return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+
+
+def expanded(argv: list[str]) -> list[str]:
+    """The command line that Hydra is to see: `resume=<run folder>` makes that folder the run's, unless it evaluates."""
+    named = {key: value.strip("'\"") for key, _, value in (argument.partition("=") for argument in argv[1:])}
+    resume = named.get("resume", "null")
+    if resume in ("null", "auto") or not rank_zero():  # rank 0 has expanded the command of the others
+        return argv
+    if not (Path(resume) / RECORD).is_file():
+        raise UserError(f"resume={resume}: no run folder, it has no {RECORD}; name one, as in resume=runs/default/...")
+    others = [argument for argument in argv if not argument.startswith("resume=")]
+    if named.get("fit", "").lower() == "false":
+        return [*others, f"resume='{resume}'"]
+    if {"-m", "--multirun", "hydra.run.dir"} & (set(argv) | set(named)):
+        raise UserError(f"resume={resume}: goes on with that one run, in its folder; leave out -m and hydra.run.dir")
+    return [*others, f"resume='{resume}'", f"hydra.run.dir='{resume}'"]
+
+
+def recorded(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The config that the run folder `cfg.resume` was made with, and on it the overrides of this command."""
+    if cfg.resume in (None, "auto"):
+        return cfg
+    folder, record = Path(cfg.resume), OmegaConf.load(Path(cfg.resume) / RECORD)
+    assert isinstance(record, DictConfig)
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key, value = override.key_or_group, override.value()
+        old = OmegaConf.select(record, key, default=...)
+        regrouped = old is not ... and isinstance(old, DictConfig) != isinstance(value, dict)
+        if override.is_delete() or regrouped or (old is ... and not override.is_add()):
+            raise UserError(f"{override.input_line}: a resumed run keeps its groups; override single values")
+        OmegaConf.update(record, key, value, force_add=True)
+    record.run_dir, record.resume = cfg.run_dir, "auto"
+    if not cfg.fit:
+        record.resume, record.ckpt_path = None, str(folder / "checkpoints/best.ckpt")
+    return record
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes the place of `path` at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{PART}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content`, a key a line."""
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
