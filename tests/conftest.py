@@ -46,9 +46,11 @@ def cli(tmp_path: Path) -> Cli:
 
     def cli(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         folders = [f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
-        quick = {"--help", "--cfg"} & set(arguments)
+        placed = ("--help", "--cfg", "hydra.run.dir", "resume=/")  # these need no folder, or name one
+        if any(argument.startswith(placed) for argument in arguments):
+            folders = []
         return subprocess.run(
-            [sys.executable, "train.py", *arguments, *([] if quick else folders)],
+            [sys.executable, "train.py", *arguments, *folders],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
             capture_output=True,

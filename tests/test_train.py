@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Compose, choices
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torchvision.datasets import FashionMNIST
+from torchvision.datasets import MNIST, FashionMNIST
 
 from train import train
 
@@ -52,6 +52,7 @@ def test_default_run_reaches_its_accuracy_and_writes_its_folder(
     assert provenance["seed"] == 0
     assert provenance["torch"].startswith(torch.__version__.split("+")[0])
     assert {"git_commit", "git_dirty", "python", "lightning", "hydra-core", "device", "command"} < set(provenance)
+    assert provenance["data_md5"] == dict(MNIST.resources)
 
     out = capsys.readouterr().out
     assert f"{counts.trace()}/10000 = {counts.trace() / 100:.2f} %" in out
@@ -61,7 +62,7 @@ def test_default_run_reaches_its_accuracy_and_writes_its_folder(
     for name in ("best", "last"):
         checkpoint = torch.load(run_dir / f"checkpoints/{name}.ckpt", weights_only=True)
         assert set(checkpoint["state_dict"]) == {"network.linear.weight", "network.linear.bias"}
-    assert not list(run_dir.rglob(".*"))  # no temporary file is left
+    assert not list(run_dir.rglob("*.part"))
 
     events = EventAccumulator(str(run_dir), size_guidance={"images": 0}).Reload()
     assert {"train/loss", "val/loss", "val/acc", "test/loss", "test/acc"} <= set(events.Tags()["scalars"])
