@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format tensorboard lock rename accuracy
+.PHONY: help setup train test lint format tensorboard lock rename accuracy reproduce soak
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -46,6 +46,12 @@ lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 
 accuracy: $(READY)  ## measure README's accuracies anew (five minutes)
 	@PYTHONPATH=. $(BIN)/python benchmarks/accuracy.py
+
+reproduce: $(READY)  ## train a run again from its record and compare: make reproduce RUN=runs/...
+	@PYTHONPATH=. $(BIN)/python benchmarks/reproduce.py $(RUN)
+
+soak: $(READY)  ## kill a run twenty times and compare (five minutes)
+	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 rename:  ## make the template yours: make rename NAME=my_project
 	@echo "$(NAME)" | grep -Eqx '[a-z][a-z0-9_]*' || \

@@ -1,0 +1,59 @@
+"""Train a run again from its record, and say whether it comes out equal: `make reproduce RUN=<run folder>`.
+
+The exit status is 0 where metrics, confusion matrix and weights are equal, bit for bit, and 1 where they are not.
+"""
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from digits import checkpoints
+from digits.errors import UserError, answered_plainly
+from digits.folder import RECORD
+from train import train
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """What differs between two finished runs: metrics but for the time, test counts, the checkpoints' weights."""
+    one, two = (json.loads((run / "metrics.json").read_text()) for run in (first, second))
+    found = [f"{key}: {one.get(key)} / {two.get(key)}" for key in one | two if one.get(key) != two.get(key)]
+    found = [line for line in found if not line.startswith("seconds: ")]
+    if (first / "confusion_matrix.csv").read_bytes() != (second / "confusion_matrix.csv").read_bytes():
+        found.append("confusion_matrix.csv")
+    for name in ("best", "last"):
+        a, b = (checkpoints.load(run / f"checkpoints/{name}.ckpt")["state_dict"] for run in (first, second))
+        if a.keys() != b.keys() or not all(torch.equal(a[key], b[key]) for key in a):
+            found.append(f"weights of {name}.ckpt")
+    return found
+
+
+def main(run: Path) -> int:
+    if not (run / "metrics.json").exists():
+        raise UserError(f"RUN={run}: no finished run, as in make reproduce RUN=runs/default/...")
+    cfg: Any = OmegaConf.load(run / RECORD)
+    if not cfg.fit:
+        raise UserError(f"RUN={run}: an evaluation, nothing was trained there; name the run that it evaluated")
+    cfg.run_dir = str(Path("runs/reproduce") / datetime.now().strftime("%Y%m%d-%H%M%S-%f"))
+    provenance = json.loads((run / "provenance.json").read_text())
+    torch.set_num_threads(provenance["threads"])  # another number gives other last bits
+    train(cfg)
+    found = differences(run, Path(cfg.run_dir))
+    if not found:
+        print("equal: metrics, confusion matrix and weights, bit for bit")
+        return 0
+    print("not equal (recorded / now):", *found, sep="\n  ")
+    now = json.loads((Path(cfg.run_dir) / "provenance.json").read_text())
+    for key in provenance.keys() - {"command"}:
+        if provenance[key] != now.get(key):
+            print(f"what else differs: {key}: {provenance[key]} / {now.get(key)}")
+    return 1
+
+
+if __name__ == "__main__":
+    with answered_plainly():
+        sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "")))
