@@ -50,7 +50,7 @@ accuracy: $(READY)  ## measure README's accuracies anew (five minutes)
 reproduce: $(READY)  ## train a run again from its record and compare: make reproduce RUN=runs/...
 	@PYTHONPATH=. $(BIN)/python benchmarks/reproduce.py $(RUN)
 
-soak: $(READY)  ## kill a run twenty times and compare (five minutes)
+soak: $(READY)  ## kill a run twenty times and compare (seven minutes)
 	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 rename:  ## make the template yours: make rename NAME=my_project

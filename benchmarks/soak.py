@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at random moments, go on, and compare with the run that nobody killed: `make soak`.
 
-Twenty kills, about five minutes on two cores. The exit status is 0 where every run comes out equal, bit for bit.
+Twenty kills, about seven minutes on two cores. The exit status is 0 where every run comes out equal, bit for bit.
 """
 
 import random
