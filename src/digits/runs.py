@@ -153,7 +153,9 @@ def report(run_dir: Path, scores: dict[str, Any], counts: Tensor, end: dict[str,
     """
     correct, total = int(counts.trace()), int(counts.sum())
     # A float32 as the shortest decimal that stands for it: 0.9222, not 0.9222000241279602.
-    metrics = {name: float(str(np.float32(value))) for name, value in scores.items()} | {"test/acc": correct / total}
+    metrics = {name: float(str(np.float32(float(value)))) for name, value in scores.items()} | {
+        "test/acc": correct / total
+    }
     metrics |= end | {"best_checkpoint": os.path.relpath(end["best_checkpoint"], run_dir)}
     if rank_zero():
         write_json(run_dir / "metrics.json", metrics)
