@@ -6,10 +6,10 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format tensorboard lock rename accuracy reproduce soak
+.PHONY: help setup train test lint format tensorboard dashboard-picture lock rename accuracy bench reproduce soak
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
 
 setup: $(READY)  ## create .venv and install what requirements.txt pins
 
@@ -37,8 +37,8 @@ format: $(READY)  ## format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-tensorboard: $(READY)  ## open the dashboard over all runs
-	@$(BIN)/tensorboard --logdir runs --samples_per_plugin images=200 $(ARGS)
+tensorboard: $(READY)  ## start the dashboard over all runs, and print its address
+	@$(BIN)/tensorboard --logdir runs --samples_per_plugin images=0 $(ARGS)
 
 lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --upgrade \
@@ -46,6 +46,12 @@ lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 
 accuracy: $(READY)  ## measure README's accuracies anew (five minutes)
 	@PYTHONPATH=. $(BIN)/python benchmarks/accuracy.py
+
+bench: $(READY)  ## measure speed and memory side by side with less (ARGS="b c" are sections)
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
+
+dashboard-picture: $(READY)  ## train, and take README's pictures of the dashboard anew (needs Chromium)
+	@PYTHONPATH=. $(BIN)/python benchmarks/dashboard_picture.py
 
 reproduce: $(READY)  ## train a run again from its record and compare: make reproduce RUN=runs/...
 	@PYTHONPATH=. $(BIN)/python benchmarks/reproduce.py $(RUN)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from digits.errors import Diverged, answered_plainly, check, user_errors
 from digits.folder import expanded, recorded
+from digits.startup import leaving_quickly, quick_imports
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -20,14 +21,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     start = time.perf_counter()
     check(cfg, Path(__file__).parent / "conf/rules.yaml")
     # Imported here, so that --help, --cfg and a misspelt key are answered without waiting for torch.
-    import lightning
+    with quick_imports():
+        import lightning
 
-    from digits import checkpoints, runs
-    from digits.callbacks import silence_remarks
-
-    silence_remarks()
+        from digits import checkpoints, loggers, runs
+    runs.silence_remarks()
     run_dir = Path(cfg.run_dir)
-    with runs.claimed(run_dir, resume=cfg.fit and cfg.resume == "auto"):
+    with runs.claimed(run_dir, resume=cfg.fit and cfg.resume == "auto"), loggers.closed() as built:
         if metrics := runs.finished(run_dir, cfg):
             print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")
             return metrics
@@ -37,10 +37,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             last = runs.last_checkpoint(run_dir, cfg) if cfg.fit else None
             ckpt_path = last or cfg.ckpt_path
             checkpoint = checkpoints.restore(model, ckpt_path) if ckpt_path else {}
-            callbacks, loggers = runs.build(cfg.callbacks), runs.build_loggers(cfg, checkpoint)
-            trainer = runs.build(cfg.trainer, callbacks=[*callbacks.values()], logger=[*loggers.values()])
-            runs.check_devices(trainer, data)
+            built[:] = loggers.build_loggers(cfg, checkpoint)
+            trainer = runs.build_trainer(cfg, built, data)
             runs.begin(run_dir, cfg, data)
+            loggers.log_config(trainer, cfg)
 
         end = {"epoch": checkpoint.get("epoch", 0) + 1, "global_step": checkpoint.get("global_step", 0)}
         if cfg.fit:
@@ -51,7 +51,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         trainer.test(model, data, verbose=False)
         end |= {"seconds": round(time.perf_counter() - start, 3), "best_checkpoint": ckpt_path}
         scores = checkpoint["metrics"] | trainer.callback_metrics
-        return runs.report(run_dir, scores, model.counts("test").compute(), end)
+        return runs.report(run_dir, scores, model.counts["test"].compute(), end)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")
@@ -68,6 +68,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with answered_plainly():
+    with leaving_quickly(), answered_plainly():
         sys.argv = expanded(sys.argv)
         main()

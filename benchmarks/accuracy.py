@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from markers import replace_between
 
 from train import train
 
@@ -60,10 +61,7 @@ def main() -> None:
     about = {"machine": f"{platform.machine()}, 2 cores", "torch": version("torch"), "lightning": version("lightning")}
     content = json.dumps({"about": about, "results": results}, indent=2)
     (ROOT / "benchmarks/accuracy.json").write_text(content + "\n")
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition("<!-- accuracy -->\n")
-    after = rest.partition("<!-- /accuracy -->")[2]
-    readme.write_text(f"{before}<!-- accuracy -->\n{rows(results)}\n<!-- /accuracy -->{after}")
+    replace_between(ROOT / "README.md", "accuracy", rows(results))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from digits.errors import answered_plainly
 
 # Prints the heavy modules that a command has imported by its end.
 PROBE = """
-import atexit, runpy, sys
+import runpy, sys
 heavy = {"torch", "lightning", "torchvision", "matplotlib"}
-atexit.register(lambda: print("IMPORTED", sorted(heavy & set(sys.modules))))
 sys.argv = ["train.py", *sys.argv[1:]]
-runpy.run_path("train.py", run_name="__main__")
+try:
+    runpy.run_path("train.py", run_name="__main__")
+finally:
+    print("IMPORTED", sorted(heavy & set(sys.modules)))
 """
 
 # What is typed -> its exit status, the words of its answer.

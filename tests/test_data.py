@@ -9,10 +9,15 @@ from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Compose
 from hydra.utils import instantiate
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.datasets import MNIST
+from torchvision.transforms.v2 import Compose as Chain
+from torchvision.transforms.v2 import Normalize, RandomErasing, RandomHorizontalFlip, ToDtype
 
+from digits import runs
 from digits.data import MNISTDataModule
 from digits.errors import UserError
 from digits.loaders import EpochLoader, EpochSampler, ImageDataset
+from digits.transforms import fused
+from train import train
 
 
 @pytest.fixture
@@ -30,21 +35,22 @@ def build(composed: Compose) -> Any:
 
 def test_split_is_55000_and_5000_and_the_same_for_every_seed(build: Any) -> None:
     first, second = build("seed=0"), build("seed=1")
-    assert first.train_set.images.shape == (55_000, 1, 28, 28)
-    assert first.train_set.images.dtype == torch.uint8
-    assert first.val_set.labels.shape == (5_000,)
-    assert first.val_set.labels.dtype == torch.int64
-    assert torch.equal(first.val_set.images, second.val_set.images)
-    assert torch.equal(first.val_set.labels, second.val_set.labels)
+    assert (len(first.train_set), len(first.val_set)) == (55_000, 5_000)
+    images, labels = first.val_set[:]
+    assert (images.shape, images.dtype) == ((5_000, 1, 28, 28), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((5_000,), torch.int64)
+    assert torch.equal(first.val_set.indices, second.val_set.indices)
+    assert torch.equal(torch.cat([first.train_set.indices, first.val_set.indices]).sort().values, torch.arange(60_000))
+    assert first.train_set.images.data_ptr() == first.val_set.images.data_ptr()  # in memory once
     assert first.test_set is None
 
 
 def test_split_parts_are_the_training_set(build: Any) -> None:
     data, official = build(), MNIST(ROOT / "data", train=True)
-    both = torch.cat([data.train_set.images, data.val_set.images]).flatten(1)
-    assert torch.equal(both.sum(0), official.data.flatten(1).sum(0))
-    assert torch.equal(torch.cat([data.train_set.labels, data.val_set.labels]).bincount(), official.targets.bincount())
-    assert not torch.equal(build("data.split_seed=1").val_set.images, data.val_set.images)
+    for part in (data.train_set, data.val_set):
+        assert torch.equal(part[:][0][:, 0], official.data[part.indices])
+        assert torch.equal(part[:][1], official.targets[part.indices])
+    assert not torch.equal(build("data.split_seed=1").val_set.indices, data.val_set.indices)
 
 
 def test_test_set_is_the_official_one(build: Any) -> None:
@@ -73,10 +79,9 @@ def test_batches_and_the_last_smaller_one(build: Any) -> None:
 def test_loader_gives_what_indexing_gives(build: Any) -> None:
     data = build()
     loader = data.train_dataloader()
-    order = torch.tensor(list(loader.sampler))
-    for (images, labels), index in zip(loader, order.split(256), strict=True):
-        assert torch.equal(images, data.train_set.images[index])
-        assert torch.equal(labels, data.train_set.labels[index])
+    for (images, labels), index in zip(loader, loader.batch_sampler, strict=True):
+        assert torch.equal(images, data.train_set[index][0])
+        assert torch.equal(labels, data.train_set[index][1])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -86,7 +91,7 @@ def test_workers_give_the_same_batches(build: Any, workers: int) -> None:
     for epoch in range(2):
         shared_iterator = iter(shared)  # before set_epoch, as Lightning does it
         for loader in (alone, shared):
-            loader.sampler.set_epoch(epoch)
+            loader.batch_sampler.set_epoch(epoch)
         for ours, theirs in zip(alone, shared_iterator, strict=True):
             assert torch.equal(ours[0], theirs[0])
             assert torch.equal(ours[1], theirs[1])
@@ -95,9 +100,9 @@ def test_workers_give_the_same_batches(build: Any, workers: int) -> None:
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         torch.rand(3)  # whatever was drawn before
-        sampler = EpochSampler(range(1000), True, seed, 0, 1)
+        sampler = EpochSampler(torch.arange(1000), 256, False, True, seed, 0, 1)
         sampler.set_epoch(epoch)
-        return list(sampler)
+        return torch.cat(list(sampler)).tolist()
 
     assert order(0, 0) == order(0, 0)
     assert sorted(order(0, 0)) == list(range(1000))
@@ -106,16 +111,27 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
 @pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 3), (10_000, 3)])
 def test_ranks_share_an_evaluation_exactly_and_training_equally(size: int, world: int) -> None:
-    evaluation = [list(EpochSampler(range(size), False, 0, rank, world)) for rank in range(world)]
-    assert sorted(index for part in evaluation for index in part) == list(range(size))
-    training = [EpochSampler(range(size), True, 0, rank, world) for rank in range(world)]
-    assert {len(list(part)) for part in training} == {size // world} == {len(part) for part in training}
+    def parts(shuffle: bool) -> list[list[int]]:
+        samplers = [EpochSampler(torch.arange(size), 3, False, shuffle, 0, rank, world) for rank in range(world)]
+        assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+        return [torch.cat(list(sampler)).tolist() for sampler in samplers]
+
+    assert sorted(index for part in parts(shuffle=False) for index in part) == list(range(size))
+    training = parts(shuffle=True)
+    assert {len(part) for part in training} == {size // world}
     assert len({index for part in training for index in part}) == size // world * world
 
 
+@pytest.mark.parametrize(("size", "batches"), [(7, [3, 3]), (6, [3, 3]), (2, [])])
+def test_drop_last_leaves_out_the_smaller_batch(size: int, batches: list[int]) -> None:
+    sampler = EpochSampler(torch.arange(size), 3, True, True, 0, 0, 1)
+    assert [len(batch) for batch in sampler] == batches
+    assert len(sampler) == len(batches)
+
+
 def test_loader_skips_what_was_done() -> None:
-    dataset = ImageDataset(torch.arange(10).to(torch.uint8), torch.arange(10))
-    loader = EpochLoader(dataset, batch_size=3, collate_fn=tuple)
+    dataset = ImageDataset(torch.arange(10).to(torch.uint8), torch.arange(10), torch.arange(10))
+    loader = EpochLoader(dataset, 0, batch_size=3)
     whole = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     for done in range(5):
         loader.begin = lambda done=done: done
@@ -145,7 +161,7 @@ def test_augmentation_by_config_is_for_training_alone(build: Any) -> None:
 def test_loader_arguments_of_the_notebook(build: Any) -> None:
     assert isinstance(build().train_dataloader(), DataLoader)
     ordered = build("data.shuffle=false").train_dataloader()
-    assert list(ordered.sampler) == list(range(55_000))
+    assert torch.equal(torch.cat(list(ordered.batch_sampler)), torch.arange(55_000))
     sampler = "data.sampler={_target_:torch.utils.data.RandomSampler,_partial_:true,num_samples:1000}"
     loader = build("data.shuffle=false", sampler).train_dataloader()
     assert isinstance(loader.sampler, RandomSampler)
@@ -153,6 +169,52 @@ def test_loader_arguments_of_the_notebook(build: Any) -> None:
     batches = "data.batch_sampler={_target_:torch.utils.data.BatchSampler,_partial_:true,batch_size:100,drop_last:true}"
     loader = build("data.shuffle=false", "data.batch_size=null", batches).train_dataloader()
     assert {len(labels) for _, labels in loader} == {100}
+
+
+@pytest.mark.parametrize("transforms", [[ToDtype(torch.float32, scale=True), Normalize([0.1307], [0.3081])]])
+def test_fused_transforms_are_torchvisions_bit_for_bit(transforms: list[Any]) -> None:
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    once = Chain([Chain(transforms)])
+    assert not isinstance(fused(once), Chain)
+    for transform in (once, Chain([RandomHorizontalFlip(1.0), once, RandomErasing(1.0)]), Chain(transforms[:1])):
+        results = []
+        for version in (transform, fused(transform)):
+            torch.manual_seed(0)
+            results.append(version(images.clone()))
+        assert torch.equal(*results)
+    assert torch.equal(images, torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16))  # untouched
+    colours = torch.rand(2, 3, 4, 4)
+    three = Chain([ToDtype(torch.float32, scale=True), Normalize([0.1, 0.2, 0.3], [1.0, 2.0, 3.0])])
+    assert torch.equal(fused(three)(colours), three(colours))
+
+
+def test_a_resident_data_set_gives_the_same_batches(composed: Compose, tmp_path: Path) -> None:
+    def weights(resident: str) -> Any:
+        quick = ["trainer.max_epochs=1", "trainer.limit_train_batches=20", "trainer.accelerator=cpu", "logger=none"]
+        train(composed(f"data.device_resident={resident}", f"run_dir={tmp_path}/{resident}", *quick))
+        return torch.load(tmp_path / resident / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+    resident, other = weights("true"), weights("false")
+    assert all(torch.equal(resident[name], other[name]) for name in other)
+
+
+def test_a_resident_data_set_is_on_the_device() -> None:
+    images, labels = torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4)
+    for wanted, device in ((True, "meta"), (False, "cpu"), ("auto", "cpu")):  # "meta" stands for another device
+        dataset = ImageDataset.held(images, labels, wanted, torch.device("meta" if wanted != "auto" else "cpu"))
+        assert {part.device.type for part in (dataset.images, dataset.labels, dataset.indices)} == {device}
+        sampler = EpochSampler(dataset.part(torch.arange(3)).indices, 2, False, True, 0, 0, 1)
+        assert {batch.device.type for batch in sampler} == {device}
+        assert {part.device.type for part in dataset.__getitems__([0, 1])} == {device}
+
+
+def test_predicts_every_test_image(composed: Compose) -> None:
+    cfg = composed("logger=none", "trainer.accelerator=cpu")
+    runs.silence_remarks()
+    data, model = runs.build_parts(cfg)
+    probabilities = torch.cat(runs.build_trainer(cfg, [], data).predict(model, data))
+    assert probabilities.shape == (10_000, 10)
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(10_000))
 
 
 @pytest.mark.parametrize(

@@ -18,19 +18,38 @@ def counts() -> np.ndarray:
 
 
 def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].texts]
+    return [text.get_text() for text in figure.texts]
+
+
+def boxes(figure: Figure) -> np.ndarray:
+    """Each level text's left, bottom, right and upper pixel."""
+    figures.pixels(figure)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    level = [text for text in figure.texts if text.get_text() and text.get_rotation() != 45]
+    return np.array([text.get_window_extent(renderer).extents for text in level])
+
+
+def assert_all_fits(figure: Figure, shape: tuple[int, int]) -> None:
+    """Nothing is cut off, and no text covers another."""
+    image = figures.pixels(figure)
+    assert image.shape == (*shape, 3)
+    assert image.dtype == np.uint8
+    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    assert (edge == 255).all()
+    found = boxes(figure)
+    for i, one in enumerate(found):
+        for other in found[:i]:
+            apart = (one[:2] >= other[2:] - 1).any() or (other[:2] >= one[2:] - 1).any()
+            assert apart, (one, other)
 
 
 def test_confusion_matrix_shows_counts_recall_and_title(counts: np.ndarray) -> None:
-    figure = figures.confusion_matrix(counts, DIGITS, "test", normalize=False)
-    cells = texts(figure)[:100]
-    assert cells == ["" if count == 0 else str(count) for count in counts.ravel()]
-    assert texts(figure)[100:] == [f"{900 / row.sum():.0%}" for row in counts]
+    shown = texts(figures.confusion_matrix(counts, DIGITS, "test", normalize=False))
+    assert shown[:100] == ["" if count == 0 else str(count) for count in counts.ravel()]
+    assert shown[100:110] == [f"{900 / row.sum():.0%}" for row in counts]
+    assert shown[110:130] == DIGITS * 2
     right, total = 9000, counts.sum()
-    assert figure.axes[0].get_title(loc="left") == f"test  {right / total:.2%} right, {total - right} wrong"
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == DIGITS
-    assert figure.axes[0].get_xlabel() == "predicted"
-    assert figure.axes[0].get_ylabel() == "true"
+    assert shown[130:] == [f"test  {right / total:.2%} right, {total - right} wrong", "predicted", "true"]
 
 
 def test_confusion_matrix_normalized_shows_percentages(counts: np.ndarray) -> None:
@@ -40,32 +59,69 @@ def test_confusion_matrix_normalized_shows_percentages(counts: np.ndarray) -> No
 
 
 def test_diagonal_is_blue_errors_red_and_zeros_blank(counts: np.ndarray) -> None:
-    image = figures.confusion_matrix(counts, DIGITS, "test", normalize=False).axes[0].images[0].get_array()
-    assert image is not None
-    assert all(image[i, i, 2] > image[i, i, 0] for i in range(10))
-    assert tuple(image[0, 1]) == figures.BLANK
-    assert image[2, 3, 0] > image[2, 3, 2]
+    figure = figures.confusion_matrix(counts, DIGITS, "test", normalize=False)
+    image, middles = figures.pixels(figure), boxes(figures.confusion_matrix(counts + 1, DIGITS, "test", False))[:100]
+    # Left of each cell's text is the cell's colour.
+    places = [(int(700 - (low + high) / 2), int(left) - 6) for left, low, _, high in middles]
+    colors = np.array([image[place] for place in places]).reshape(10, 10, 3).astype(int)
+    for row, column in np.ndindex(10, 10):
+        red, _, blue = colors[row, column]
+        if counts[row, column] == 0:
+            assert colors[row, column].tolist() == [246, 246, 246]
+        else:
+            assert (blue > red) == (row == column)
 
 
-def test_pixels_are_700_by_700_rgb(counts: np.ndarray) -> None:
-    image = figures.pixels(figures.confusion_matrix(counts, DIGITS, "test", normalize=False))
-    assert image.shape == (700, 700, 3)
-    assert image.dtype == np.uint8
-
-
+@pytest.mark.parametrize("names", [DIGITS, FashionMNIST.classes])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_long_names_stay_inside_the_figure(counts: np.ndarray, normalize: bool) -> None:
-    figure = figures.confusion_matrix(counts * 10, FashionMNIST.classes, "test", normalize)
-    image = figures.pixels(figure)
-    assert image.shape == (700, 700, 3)
-    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    assert (edge == 255).all()  # nothing is cut off
-    canvas = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    axes = figure.axes[0]
-    cell = axes.get_window_extent().width / 10
-    assert all(text.get_window_extent(canvas).width < cell for text in axes.texts[:100])
-    boxes = [label.get_window_extent(canvas) for label in axes.get_yticklabels()]
-    assert all(box.x0 >= 0 for box in boxes)
+def test_every_name_stays_inside_the_confusion_matrix(counts: np.ndarray, normalize: bool, names: list[str]) -> None:
+    assert_all_fits(figures.confusion_matrix(counts, names, "test", normalize), (700, 700))
+
+
+@pytest.mark.parametrize("names", [DIGITS, FashionMNIST.classes])
+def test_mistakes_say_true_predicted_and_confidence(names: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    true, sure = list(range(10)) * 2, np.linspace(1.0, 0.5, 20)
+    figure = figures.mistakes(rng.random((20, 28, 28)), names, true, [9 - label for label in true], sure.tolist())
+    arrow = "→" if names == DIGITS else " →\n"
+    labels = [f"{names[label]}{arrow}{names[9 - label]} {share:.1%}" for label, share in zip(true, sure, strict=True)]
+    assert texts(figure) == ["most confident mistakes: true → predicted, confidence", *labels]
+    assert_all_fits(figure, figures.pixels(figure).shape[:2])
+
+
+def test_no_mistakes_are_said() -> None:
+    assert texts(figures.mistakes(np.zeros((0, 28, 28)), DIGITS, [], [], [])) == ["no mistakes"]
+
+
+def test_a_batch_shows_its_images_as_they_are() -> None:
+    images = np.zeros((3, 28, 28), dtype=np.float32)
+    images[0, 0, 0], images[1, :, 14:], images[2] = -1.0, 1.0, 0.0
+    figure = figures.batch(images, FashionMNIST.classes, [0, 4, 9])
+    shown = "a training batch as the network sees it: -1 (white) to 1 (black)"
+    assert texts(figure) == [shown, "T-shirt/top", "Coat", "Ankle boot"]
+    assert_all_fits(figure, figures.pixels(figure).shape[:2])
+    pixels = figures.pixels(figure).astype(int)[..., 0]
+    assert (pixels[45:] < 20).sum() >= 28 * 14 * 16  # half of the second image is black, each pixel 4 x 4
+
+
+@pytest.mark.parametrize("names", [DIGITS, FashionMNIST.classes])
+def test_weights_are_red_where_ink_votes_for_and_blue_against(names: list[str]) -> None:
+    weight = np.zeros((10, 28, 28), dtype=np.float32)
+    weight[0, :, :14], weight[0, :, 14:] = 0.5, -0.5
+    figure = figures.weights(weight, names)
+    assert texts(figure) == [
+        "red: ink here votes for the class, blue: against  (full colour = ±0.50)",
+        *names,
+    ]
+    assert_all_fits(figure, figures.pixels(figure).shape[:2])
+    pixels = figures.pixels(figure).astype(int)
+    red, blue = pixels[..., 0] - pixels[..., 2] > 50, pixels[..., 2] - pixels[..., 0] > 50
+    assert red.sum() == blue.sum() == 28 * 14 * 16
+    assert np.nonzero(red)[1].max() < np.nonzero(blue)[1].min()
+
+
+def test_untrained_weights_are_drawn() -> None:
+    figures.pixels(figures.weights(np.zeros((10, 28, 28), dtype=np.float32), DIGITS))
 
 
 def test_an_empty_matrix_is_drawn() -> None:

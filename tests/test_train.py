@@ -68,7 +68,7 @@ def test_default_run_reaches_its_accuracy_and_writes_its_folder(
     assert {"train/loss", "val/loss", "val/acc", "test/loss", "test/acc"} <= set(events.Tags()["scalars"])
     assert [image.step for image in events.Images("val/confusion_matrix")] == [215, 430, 645, 860, 1075]
     assert [(image.width, image.height) for image in events.Images("test/confusion_matrix")] == [(700, 700)]
-    assert [event.step for event in events.Scalars("train/loss")] == list(range(19, 1075, 20))
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(49, 1075, 50))
 
 
 def test_val_metrics_are_the_best_checkpoints(composed: Compose, run_dir: Path) -> None:
@@ -127,7 +127,7 @@ def test_every_model_on_every_dataset(
     assert (names == FashionMNIST.classes) == (data == "fashion_mnist")
 
 
-GROUPS = ["optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment"]
+GROUPS = ["optimizer", "scheduler", "trainer", "callbacks", "experiment"]  # test_loggers.py tries the loggers
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in choices(group)])
@@ -135,7 +135,7 @@ def test_every_choice_of_every_group_trains(composed: Compose, run_dir: Path, ch
     metrics = train(composed(choice, *QUICK, "trainer.limit_train_batches=3"))
     assert metrics["global_step"] == 3
     assert (run_dir / "checkpoints/last.ckpt").exists()
-    assert bool(list(run_dir.glob("events.*"))) == (choice != "logger=none")
+    assert list(run_dir.glob("events.*"))
 
 
 def test_scheduler_falls_over_the_whole_run(composed: Compose, run_dir: Path) -> None:

@@ -1,28 +1,32 @@
-"""When a figure is drawn and where it goes; how a run reports its progress, and ends on a signal."""
+"""When a figure is drawn and where it goes. Each of these may be dropped: `~callbacks.mistakes`."""
 
 import csv
-import logging
-import os
-import signal
-import sys
-import threading
-import warnings
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from torch import Tensor, nn
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from digits import figures
 from digits.folder import replaced
+from digits.loggers import log_image, log_text, tensorboards
+
+
+def class_names(trainer: Trainer) -> list[str]:
+    names: list[str] = trainer.datamodule.class_names  # type: ignore[attr-defined]  # Lightning sets it, untyped
+    return names
 
 
 class ConfusionMatrix(Callback):
-    """Draws the validation set's confusion matrix each epoch and the test set's at the end, for TensorBoard.
+    """Draws the validation set's confusion matrix each epoch and the test set's at the end, for the loggers.
 
     The test set's also goes into the run folder, as `confusion_matrix.png` and `.csv` (a header with the predicted
-    names, then a row for each true class). `normalize` draws shares of each true class; the `.csv` always holds counts.
+    names, then a row for each true class), and as a table of each class's accuracy to TensorBoard. `normalize` draws
+    shares of each true class; the `.csv` always holds counts.
     """
 
     def __init__(self, normalize: bool, run_dir: str) -> None:
@@ -39,89 +43,121 @@ class ConfusionMatrix(Callback):
         # Every rank has computed the counts at the end of the epoch; one of them draws.
         if not trainer.is_global_zero:
             return
-        counts = pl_module.counts(stage).compute().cpu().numpy()
-        names = trainer.datamodule.class_names  # type: ignore[attr-defined]  # Lightning sets it, untyped
+        counts, names = pl_module.counts[stage].compute().cpu().numpy(), class_names(trainer)
         figure = figures.confusion_matrix(counts, names, f"{stage}  epoch {trainer.current_epoch}", self.normalize)
         image = figures.pixels(figure)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"{stage}/confusion_matrix", image, trainer.global_step, dataformats="HWC")
+        log_image(trainer, f"{stage}/confusion_matrix", image)
         if stage == "test":
+            rows = [
+                (name, int(row[i]), int(row.sum())) for i, (name, row) in enumerate(zip(names, counts, strict=True))
+            ]
+            lines = [f"| {name} | {right} | {total} | {right / max(total, 1):.4f} |" for name, right, total in rows]
+            log_text(
+                trainer, "test/per_class", "\n".join(["| class | right | of | accuracy |", "|---|---|---|---|", *lines])
+            )
             with replaced(self.run_dir / "confusion_matrix.png") as path:
-                figure.savefig(path, format="png")
+                Image.fromarray(image).save(path, format="png")
             with replaced(self.run_dir / "confusion_matrix.csv") as path, path.open("w", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(["true/predicted", *names])
                 writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
 
 
-class StopOnSignal(Callback):
-    """Ctrl-C and SIGTERM end a run after the batch at hand, with `last.ckpt` saved; a second one ends it at once.
+class LearningRate(Callback):
+    """Logs `train/lr`, the rate of the first parameter group, where `train/loss` is logged."""
 
-    The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
-    """
+    def on_train_batch_start(self, trainer: Trainer, *batch: Any) -> None:  # noqa: ARG002
+        step = trainer.global_step
+        if (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/lr": trainer.optimizers[0].param_groups[0]["lr"]}, step)
 
-    def __init__(self, run_dir: str) -> None:
-        self.run_dir, self.signum = Path(run_dir), 0
 
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        # In place of Lightning's own, which would end the process with status 0. It restores what was there before.
-        if threading.current_thread() is threading.main_thread():  # no other may handle signals
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, self._note)
+class Weights(Callback):
+    """Draws the weights of a linear classifier after each epoch, an image a class. Other networks have none."""
 
-    on_train_start = on_test_start = on_sanity_check_start
-
-    def _note(self, signum: int, frame: object) -> None:  # noqa: ARG002
-        self.signum = signum
-        signal.signal(signum, signal.SIG_DFL)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:  # noqa: ARG002
-        # Not after an epoch's last batch, to which its validation belongs. Several ranks agree now and then.
-        now = trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if now and not trainer.is_last_batch:
-            self._stop_if_asked(trainer, save=True)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        self._stop_if_asked(trainer, save=False)  # last.ckpt is the end of the epoch before
-
-    on_train_end = on_test_end = on_train_epoch_start
-
-    def _stop_if_asked(self, trainer: Trainer, save: bool) -> None:
-        if not trainer.strategy.reduce_boolean_decision(bool(self.signum), all=False):
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        first = next(
+            (m for m in pl_module.network.modules() if next(m.parameters(recurse=False), None) is not None), None
+        )
+        names = class_names(trainer)
+        if not (isinstance(first, nn.Linear) and first.out_features == len(names) and trainer.is_global_zero):
             return
-        if save:
-            trainer.save_checkpoint(self.run_dir / "checkpoints/last.ckpt")
+        if (side := isqrt(first.in_features)) ** 2 == first.in_features:
+            weight = first.weight.detach().reshape(-1, side, side).float().cpu().numpy()
+            log_image(trainer, "train/weights", figures.pixels(figures.weights(weight, names)))
+
+
+class TrainBatch(Callback):
+    """Draws the first `count` images of a run's first training batch as the network sees them, transformed."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        self.on_train_batch_start = None  # type: ignore[assignment, method-assign]  # once; from now on it costs nothing
         if trainer.is_global_zero:
-            where = f"stopped at epoch {trainer.current_epoch}, optimizer step {trainer.global_step}"
-            on = f"; go on with: python train.py resume={os.path.relpath(self.run_dir)}"
-            print(where + on * (self.run_dir / "checkpoints").exists(), file=sys.stderr)
-        raise SystemExit(128 + (self.signum or signal.SIGTERM))
+            images, labels = (part[: self.count].cpu() for part in batch)
+            image = figures.batch(images[:, 0].numpy(), class_names(trainer), labels.tolist())
+            log_image(trainer, "train/batch", figures.pixels(image))
 
 
-class EpochLines(TQDMProgressBar):
-    """A line an epoch instead of a bar: `epoch 1/5  train/loss 0.3120  val/acc 0.9108`."""
+class Predictions(Callback):
+    """Gathers what `gather` takes from each test batch, on all devices; `show` gets it at the end, on the first one."""
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self.parts: list[tuple[Tensor, ...]] = []
+
+    def on_test_batch_end(self, *call: Any) -> None:
+        _, _, logits, batch, *_ = call
+        self.parts.append(self.gather(logits.softmax(dim=1), *batch))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        columns = [torch.cat(column) for column in zip(*self.parts, strict=True)]
+        if trainer.world_size > 1:  # the devices may have seen different numbers of batches
+            columns = [torch.cat(gather_all_tensors(column)) for column in columns]
         if trainer.is_global_zero:
-            metrics = (f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items())
-            print("  ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *metrics]), flush=True)
+            self.show(trainer, *(column.cpu() for column in columns))
+
+    def gather(self, probabilities: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """What to keep of a batch: `(B, C)` float32, `(B, 1, 28, 28)` float32, `(B,)` int64."""
+        raise NotImplementedError
+
+    def show(self, trainer: Trainer, *columns: Tensor) -> None:
+        """Log it."""
+        raise NotImplementedError
 
 
-def progress(refresh_rate: int) -> TQDMProgressBar:
-    """A bar on a terminal, updated every `refresh_rate` batches; a line an epoch elsewhere."""
-    return TQDMProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else EpochLines(refresh_rate=0)
+class Mistakes(Predictions):
+    """Draws the `count` test images that the network is most sure of and wrong about."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def gather(self, probabilities: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        sure, predicted = probabilities.max(dim=1)
+        sure, index = (sure * (predicted != labels)).topk(min(self.count, len(labels)))
+        return sure, images[index], labels[index], predicted[index]
+
+    def show(self, trainer: Trainer, *columns: Tensor) -> None:
+        order = [
+            i for i in columns[0].argsort(descending=True, stable=True)[: self.count].tolist() if columns[0][i] > 0
+        ]
+        sure, images, true, predicted = (column[order] for column in columns)
+        figure = figures.mistakes(
+            images[:, 0].numpy(), class_names(trainer), true.tolist(), predicted.tolist(), sure.tolist()
+        )
+        log_image(trainer, "test/mistakes", figures.pixels(figure))
 
 
-def silence_remarks() -> None:
-    """Keep out of the output what the libraries say at each run and a user can do nothing about."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, and its own shop
-    for message in (
-        ".*isinstance.treespec, LeafSpec",  # Lightning 2.6 calls torch in a way that torch 2.15 deprecates
-        ".*does not have many workers",  # the images are in memory
-        "Checkpoint directory .* exists and is not empty",  # a resumed run's own
-        "The dirpath has changed",  # ckpt_path may come from another run
-        ".*your dataloader is not resumable",  # it is, without a state of its own
-        "Total length of .* across ranks is zero",  # data.val_size=0 is a choice
-    ):
-        warnings.filterwarnings("ignore", message)
+class PRCurves(Predictions):
+    """Gives TensorBoard a precision-recall curve of each class on the test set."""
+
+    def gather(self, probabilities: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
+        return probabilities, labels
+
+    def show(self, trainer: Trainer, *columns: Tensor) -> None:
+        probabilities, labels = columns
+        for writer in tensorboards(trainer):
+            for number, name in enumerate(class_names(trainer)):
+                writer.add_pr_curve(f"test_pr/{name}", labels == number, probabilities[:, number], trainer.global_step)

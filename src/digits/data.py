@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from digits import archives
 from digits.errors import UserError, user_errors
 from digits.loaders import Batch, EpochLoader, EpochSampler, ImageDataset, reseed
+from digits.transforms import fused
 
 
 @dataclass(kw_only=True, eq=False)
@@ -31,17 +31,17 @@ class MNISTDataModule(LightningDataModule):
     batch_sampler: Callable[[range], Sampler[list[int]]] | None  # takes the training set's indices, gives lists of them
     drop_last: bool  # leave out a last training batch of less than batch_size samples
     num_workers: int  # processes of each loader
+    device_resident: bool | str  # hold the images on the Trainer's device; "auto": if it is a GPU and they fit
     train_transform: Callable[[Tensor], Tensor]  # (B, 1, 28, 28) uint8 on its device -> the network's input
     eval_transform: Callable[[Tensor], Tensor]  # the same for validation, test and predict
     seed: int  # fixes the training order
 
     def __post_init__(self) -> None:
         super().__init__()
+        self.train_transform, self.eval_transform = fused(self.train_transform), fused(self.eval_transform)
         self.checksums = archives.checksums(self.dataset)
         self.class_names: list[str] = []
-        self.train_set: ImageDataset | None = None
-        self.val_set: ImageDataset | None = None
-        self.test_set: ImageDataset | None = None
+        self.train_set = self.val_set = self.test_set = cast("Any", None)  # until `setup` an ImageDataset each
 
     def prepare_data(self) -> None:
         archives.prepare(self.dataset, self.root)
@@ -50,33 +50,35 @@ class MNISTDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read what `stage` (fit, validate, test, predict) needs into memory, once."""
         if stage in ("fit", "validate") and self.train_set is None:
-            images, labels = self._read(train=True)
-            if self.val_size >= len(images):
-                raise UserError(f"data.val_size={self.val_size}: the training set has only {len(images)} samples")
-            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.split_seed))
-            val, train = order[: self.val_size].sort().values, order[self.val_size :].sort().values
-            self.train_set, self.val_set = (ImageDataset(images[part], labels[part]) for part in (train, val))
+            whole = self._read(train=True)
+            if self.val_size >= len(whole):
+                raise UserError(f"data.val_size={self.val_size}: the training set has only {len(whole)} samples")
+            order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.split_seed))
+            parts = order[: self.val_size], order[self.val_size :]
+            self.val_set, self.train_set = (whole.part(indices.sort().values) for indices in parts)
         if stage in ("test", "predict") and self.test_set is None:
-            self.test_set = ImageDataset(*self._read(train=False))
+            self.test_set = self._read(train=False)
 
-    def _read(self, train: bool) -> Batch:
+    def _read(self, train: bool) -> ImageDataset:
         dataset = self.dataset(root=self.root, train=train)
         # MNIST's own names are "0 - zero" and so on: the part before the dash is what fits on an axis.
         self.class_names = [name.split(" - ")[0] for name in dataset.classes]
         if len(self.class_names) != self.num_classes:
             raise UserError(f"data.num_classes={self.num_classes}: the dataset has {len(self.class_names)} classes")
-        return dataset.data.unsqueeze(1), dataset.targets
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        wanted = self.num_workers == 0 and self.device_resident  # processes of a loader cannot share a GPU's memory
+        return ImageDataset.held(dataset.data.unsqueeze(1), dataset.targets, wanted, device)
 
     @user_errors("data")
     def train_dataloader(self) -> EpochLoader:
-        rank, world = self._shard()
-        indices = range(len(self.train_set or ()))
-        epoch = partial(EpochSampler, shuffle=self.shuffle, seed=self.seed, rank=rank, world=world)
-        batches: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
-        batches["sampler"] = (self.sampler or epoch)(indices)
+        indices = range(len(self.train_set))
         if self.batch_sampler:
-            batches = {"batch_sampler": self.batch_sampler(indices)}
-        loader = self._loader(self.train_set, **batches)
+            batches: dict[str, Any] = {"batch_sampler": self.batch_sampler(indices)}
+        elif self.sampler:
+            batches = {"sampler": self.sampler(indices), "batch_size": self.batch_size, "drop_last": self.drop_last}
+        else:
+            batches = {"batch_sampler": self._batches(self.train_set, self.batch_size, self.drop_last, self.shuffle)}
+        loader = EpochLoader(self.train_set, self.num_workers, **batches)
         if len(loader) == 0:
             raise UserError(f"data.batch_size={self.batch_size} with data.drop_last=true leaves no batch")
         loader.begin = self._begin_epoch
@@ -89,12 +91,14 @@ class MNISTDataModule(LightningDataModule):
         return done
 
     def val_dataloader(self) -> EpochLoader | list[Any]:
-        return self._eval_loader(self.val_set) if self.val_size else []
+        return self._in_order(self.val_set) if self.val_size else []
 
     def test_dataloader(self) -> EpochLoader:
-        return self._eval_loader(self.test_set)
+        return self._in_order(self.test_set)
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """A plain one, in which Lightning puts a sampler of its own."""
+        return DataLoader(self.test_set, batch_size=self.eval_batch_size, collate_fn=tuple)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Apply the transform to the batch where it is, on its device."""
@@ -104,14 +108,10 @@ class MNISTDataModule(LightningDataModule):
         reseed(hash((self.seed, self.trainer.fit_loop.total_batch_idx, self.trainer.global_rank)))
         return self.train_transform(batch[0]), batch[1]
 
-    def _eval_loader(self, dataset: ImageDataset | None) -> EpochLoader:
-        order = EpochSampler(range(len(dataset or ())), False, self.seed, *self._shard())
-        return self._loader(dataset, batch_size=self.eval_batch_size, sampler=order)
+    def _in_order(self, dataset: Any) -> EpochLoader:
+        batches = self._batches(dataset, self.eval_batch_size, False, False)
+        return EpochLoader(dataset, self.num_workers, batch_sampler=batches)
 
-    def _loader(self, dataset: ImageDataset | None, **batches: Any) -> EpochLoader:
-        assert dataset is not None, "setup(stage) comes before the loaders"
-        batches |= {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return EpochLoader(dataset, collate_fn=tuple, **batches)  # a batch comes whole: there is nothing to collate
-
-    def _shard(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def _batches(self, dataset: ImageDataset, batch_size: Any, drop_last: bool, shuffle: bool) -> EpochSampler:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return EpochSampler(dataset.indices, batch_size, drop_last, shuffle, self.seed, rank, world)

@@ -40,6 +40,10 @@ _DISK = {
 HINTS = {
     "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
+    "'wandb": "needs the package wandb: pip install wandb",
+    "'mlflow": "needs the package mlflow: pip install mlflow, or the lighter mlflow-skinny sqlalchemy alembic",
+    "'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
+    "'alembic": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
 }
 
 
@@ -128,7 +132,8 @@ def plain(error: BaseException) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: no such choice." + _suggest(name, error.options or [])
+        hint = _suggest(name, error.options) if error.options else " --help lists the choices."  # none for [a,b]
+        return f"{group}={name}: no such choice." + hint
     if isinstance(error, InstantiationException):
         where = re.search(r"full_key: (\S+)", str(error))
         cause = error.__cause__ or error

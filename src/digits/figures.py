@@ -1,17 +1,26 @@
-"""Counts, weights and images in, matplotlib figures out. Knows no logger, and registers nothing with pyplot."""
+"""Counts, weights and images in, matplotlib figures out. Knows no logger, and registers nothing with pyplot.
+
+Every figure is laid out in pixels from the upper left, and has no ticks: matplotlib's own axes and layout engine take
+twice as long, at each epoch.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 SIDE = 700  # pixels; TensorBoard's cards shrink an image to half of that, where 14 pt is still read
 DPI = 100
+LETTER = 0.62 * DPI / 72  # pixels that a letter of 1 pt is wide, rather more than less
+LINE = 1.3 * DPI / 72  # pixels that a line of 1 pt is high
 BLANK = (0.965, 0.965, 0.965, 1.0)
 ERROR_SCALE = 0.10  # the share of a true class at which an error is fully red, the same in every figure
+COLUMNS, ZOOM = 5, 4  # images in a row; pixels of a figure for one of an image, at most
 
 
 def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], title: str, normalize: bool) -> Figure:
@@ -24,7 +33,7 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
         normalize: write each cell as a percentage of its row instead of its count.
 
     Returns:
-        A figure of 700 x 700 pixels.
+        A figure of 700 x 700 pixels. Its texts are the cells', row by row, then recalls, names, title and labels.
     """
     size = len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -35,32 +44,107 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
         colormaps["Reds"](np.clip(shares / ERROR_SCALE, 0.03, 1) * 0.75),
     )
     colors[counts == 0] = BLANK
+    cells = np.where(counts == 0, "", np.char.mod("%.1f", shares * 100) if normalize else counts.astype(str))
+
     longest = max(map(len, class_names))
     fontsize = min(14.0, 140 / size, 14 * 14 / max(longest, 14))
-
-    figure = Figure(figsize=(SIDE / DPI, SIDE / DPI), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(colors)
-    texts = np.where(counts == 0, "", np.char.mod("%.1f", shares * 100) if normalize else counts.astype(str))
-    for (row, column), text in np.ndenumerate(texts):
-        dark = diagonal[row, column] and shares[row, column] > 0.4
-        axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=fontsize)
-    for row in range(size):
-        axes.text(size - 0.4, row, f"{shares[row, row]:.0%}", va="center", color="0.3", fontsize=fontsize * 0.8)
-    axes.set_xticks(
-        range(size), class_names, rotation=0 if longest <= 3 else 45, ha="center" if longest <= 3 else "right"
-    )
-    axes.set_yticks(range(size), class_names)
-    axes.set_xticks(np.arange(size - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(size - 1) + 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="both", length=0, labelsize=fontsize)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("predicted", fontsize=14)
-    axes.set_ylabel("true", fontsize=14)
+    slanted, name = longest > 3, longest * LETTER * fontsize
+    left, top, below = 44 + round(name), 36, round(0.75 * name if slanted else LINE * fontsize) + 40
+    cell = round(min(SIDE - left - 4.5 * LETTER * fontsize, SIDE - top - below) / size)
+    end, middle = size * cell, [cell * (number + 0.5) for number in range(size)]
+    texts: list[tuple[float, float, str, dict[str, Any]]] = []
+    fit = {"fontsize": min(fontsize, 0.95 * cell / (LETTER * max(1, *map(len, cells.flat)))), "ha": "center"}
+    for (row, column), text in np.ndenumerate(cells):
+        color = "white" if diagonal[row, column] and shares[row, column] > 0.4 else "black"
+        texts.append((left + middle[column], top + middle[row], text, fit | {"color": color}))
+    small, right_of = {"fontsize": 0.8 * fontsize, "color": "0.3", "ha": "left"}, left + end + 6
+    texts += [(right_of, top + middle[i], f"{shares[i, i]:.0%}", small) for i in range(size)]
+    names = {"fontsize": fontsize, "ha": "right"}
+    texts += [(left - 8, top + middle[i], class_names[i], names) for i in range(size)]
+    turned = {"rotation": 45, "rotation_mode": "anchor"} if slanted else {"ha": "center"}
+    under = top + end + LINE * fontsize / 2 + 4
+    texts += [(left + middle[i] + 6 * slanted, under, class_names[i], names | turned) for i in range(size)]
     right, total = int(np.trace(counts)), int(counts.sum())
-    axes.set_title(f"{title}  {right / max(total, 1):.2%} right, {total - right} wrong", loc="left", fontsize=14)
+    texts.append((left, top / 2, f"{title}  {right / max(total, 1):.2%} right, {total - right} wrong", {"ha": "left"}))
+    texts.append((left + end / 2, min(top + end + below - 22, SIDE - 14), "predicted", {"ha": "center"}))
+    texts.append((18, top + end / 2, "true", {"ha": "center", "rotation": 90}))
+    figure, axes = _figure(SIDE, texts)
+    edges = np.arange(0, end + 1, cell)
+    axes.pcolormesh(left + edges, top + edges, colors, edgecolors="white", linewidth=1.5)
     return figure
+
+
+def weights(weight: NDArray[np.float32], class_names: Sequence[str]) -> Figure:
+    """A linear classifier's weights as an image a class: red where ink votes for the class, blue where against.
+
+    Args:
+        weight: `(C, H, W)` float32, for inputs that are the greater the more ink a pixel has.
+        class_names: `C` names.
+    """
+    scale = float(np.abs(weight).max())
+    title = f"red: ink here votes for the class, blue: against  (full colour = ±{scale:.2f})"
+    return _tiles((weight / (2 * scale or 1.0)) + 0.5, class_names, title, "RdBu_r", "black")
+
+
+def mistakes(
+    images: NDArray[Any],
+    class_names: Sequence[str],
+    true: Sequence[int],
+    predicted: Sequence[int],
+    sure: Sequence[float],
+) -> Figure:
+    """Wrongly classified images `(N, H, W)` with the names of both classes and the confidence, in [0, 1]."""
+    arrow = "→" if max(map(len, class_names)) <= 3 else " →\n"
+    names = [f"{class_names[t]}{arrow}{class_names[p]}" for t, p in zip(true, predicted, strict=True)]
+    labels = [f"{name} {share:.1%}" for name, share in zip(names, sure, strict=True)]
+    title = "most confident mistakes: true → predicted, confidence" if labels else "no mistakes"
+    return _tiles(_stretched(images), labels, title, "gray_r", "#b0122a")
+
+
+def batch(images: NDArray[Any], class_names: Sequence[str], labels: Sequence[int]) -> Figure:
+    """Images `(N, H, W)` as the network sees them, with their classes' names."""
+    shown = f"{images.min():.2g} (white) to {images.max():.2g} (black)"
+    title = f"a training batch as the network sees it: {shown}"
+    return _tiles(_stretched(images), [class_names[label] for label in labels], title, "gray_r", "black")
+
+
+def _stretched(images: NDArray[Any]) -> NDArray[Any]:
+    """From the images' smallest and greatest value to 0 and 1."""
+    low, high = (images.min(), images.max()) if images.size else (0, 1)
+    return (images - low) / (high - low or 1)
+
+
+def _tiles(images: NDArray[Any], labels: Sequence[str], title: str, cmap: str, color: str) -> Figure:
+    """Images `(N, H, W)` from 0 to 1 five in a row, each below its label, in a figure 700 pixels wide."""
+    tile = SIDE // COLUMNS
+    height, width = images.shape[1:]
+    zoom = max(min(ZOOM, (tile - 8) // width), 1)
+    lines = [line for label in labels for line in label.split("\n")]
+    fontsize = min(14.0, 0.98 * tile / (LETTER * max([4, *map(len, lines)])))
+    above = round(LINE * fontsize * max([label.count("\n") + 1 for label in labels], default=1)) + 8
+    canvas = np.ones((40 + -(-len(labels) // COLUMNS) * (above + zoom * height + 8), SIDE, 3))
+    texts: list[tuple[float, float, str, dict[str, Any]]] = [(8, 20, title, {"ha": "left"})]
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        top = 40 + above + number // COLUMNS * (above + zoom * height + 8)
+        left = number % COLUMNS * tile + (tile - zoom * width) // 2
+        picture = colormaps[cmap](image)[..., :3].repeat(zoom, axis=0).repeat(zoom, axis=1)
+        canvas[top : top + zoom * height, left : left + zoom * width] = picture
+        how = {"ha": "center", "fontsize": fontsize, "color": color, "linespacing": 1.1}
+        texts.append((left + zoom * width / 2, top - above / 2 - 2, label, how))
+    figure, axes = _figure(len(canvas), texts)
+    axes.imshow(
+        (255 * canvas).astype(np.uint8), extent=(0, SIDE, len(canvas), 0), aspect="auto", interpolation="nearest"
+    )
+    return figure
+
+
+def _figure(height: int, texts: Sequence[tuple[float, float, str, dict[str, Any]]]) -> tuple[Figure, Axes]:
+    """A figure of 700 x `height` pixels, axes in its pixels, and texts (x, y, text, how), each vertically centred."""
+    figure = Figure(figsize=(SIDE / DPI, height / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, SIDE), ylim=(height, 0), frame_on=False, xticks=[], yticks=[])
+    for x, y, text, how in texts:
+        figure.text(x / SIDE, 1 - y / height, text, **{"fontsize": 14, "va": "center", "parse_math": False, **how})
+    return figure, axes
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:

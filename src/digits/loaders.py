@@ -1,7 +1,8 @@
 """Batches from memory, in an order that can be repeated and gone on with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,46 +12,74 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageDataset(Dataset[Batch]):
-    """Images `(N, 1, 28, 28)` uint8 and labels `(N,)` int64, held in memory, handed out a whole batch at a time."""
+    """Images `(N, 1, 28, 28)` uint8 and labels `(N,)` int64, held in memory, handed out a whole batch at a time.
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
+    `indices` int64 says which of them; two parts of one set share its images.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+
+    @classmethod
+    def held(cls, images: Tensor, labels: Tensor, wanted: bool | str, device: torch.device) -> "ImageDataset":
+        """All of them, on `device` if `wanted`; if "auto", where they take at most half of a GPU's free memory."""
+        if wanted == "auto":
+            wanted = device.type == "cuda" and 2 * images.nbytes <= torch.cuda.mem_get_info(device)[0]
+        place = device if wanted else torch.device("cpu")
+        return cls(images.to(place), labels.to(place), torch.arange(len(labels), device=place))
+
+    def part(self, indices: Tensor) -> "ImageDataset":
+        return ImageDataset(self.images, self.labels, self.indices[indices.to(self.indices.device)])
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.images[index], self.labels[index]
+        return self.images[self.indices[index]], self.labels[self.indices[index]]
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        index = torch.as_tensor(indices)
+    def __getitems__(self, batch: Sequence[int] | Tensor) -> Batch:
+        index = self.indices.index_select(0, torch.as_tensor(batch, device=self.indices.device))
         return self.images.index_select(0, index), self.labels.index_select(0, index)
 
 
-class EpochSampler(Sampler[int]):
-    """Indices in an order that depends on (seed, epoch) alone: a resumed run sees the batches it would have seen.
+class EpochSampler(Sampler[Tensor]):
+    """Batches of indices in an order that depends on (seed, epoch) alone: a resumed run sees those it would have seen.
 
     Each of `world` ranks gets every world-th index. When shuffling, all ranks get equally many (up to world - 1
     samples of an epoch are left out); in order, they share all of them, so that a test set is counted exactly.
     """
 
-    def __init__(self, indices: range, shuffle: bool, seed: int, rank: int, world: int) -> None:
-        self.size, self.shuffle, self.seed, self.rank, self.world = len(indices), shuffle, seed, rank, world
-        self.epoch = 0
+    def __init__(
+        self, indices: Tensor, batch_size: int, drop_last: bool, shuffle: bool, seed: int, rank: int, world: int
+    ) -> None:
+        self.size, self.device = len(indices), indices.device
+        self.batch_size, self.drop_last, self.shuffle = batch_size, drop_last, shuffle
+        self.seed, self.rank, self.world = seed, rank, world
+        self.epoch, self.sampler = 0, self  # as a batch sampler's `sampler` it is found by Lightning's set_epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each training epoch."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
-        return self.size // self.world if self.shuffle else len(range(self.rank, self.size, self.world))
+    @property
+    def samples(self) -> int:
+        """How many samples of an epoch this rank gets."""
+        share = self.size // self.world if self.shuffle else len(range(self.rank, self.size, self.world))
+        return share - share % self.batch_size if self.drop_last else share
 
-    def __iter__(self) -> Iterator[int]:
-        if not self.shuffle:
-            return iter(range(self.rank, self.size, self.world))
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)  # a pair's own, for 10^6 epochs
-        order = torch.randperm(self.size, generator=generator)
-        return iter(order[self.rank :: self.world][: len(self)].tolist())
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = torch.arange(self.size)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(
+                self.seed * 1_000_003 + self.epoch
+            )  # a pair's own, for 10^6 epochs
+            order = torch.randperm(self.size, generator=generator)
+        # Tensors, no Python number a sample: those would cost more than the copying. To a GPU they go once an epoch.
+        mine = order[self.rank :: self.world][: self.samples].to(self.device)
+        yield from mine.split(self.batch_size) if len(mine) else ()
 
 
 class EpochLoader(DataLoader[Batch]):
@@ -58,9 +87,18 @@ class EpochLoader(DataLoader[Batch]):
 
     begin: Callable[[], int] | None = None  # called at its start, gives the batches that a resumed run has seen already
 
+    def __init__(self, dataset: ImageDataset, num_workers: int, **batches: Any) -> None:
+        workers: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+        # A batch comes whole: there is nothing to collate. A generator of its own leaves torch's to the samplers.
+        super().__init__(dataset, collate_fn=tuple, generator=torch.Generator(), **workers, **batches)
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # DataLoader promises its own iterator class
         # A generator, so that workers fetch nothing before the first batch is asked for: set_epoch comes in between.
-        yield from islice(super().__iter__(), self.begin() if self.begin else 0, None)
+        done = self.begin() if self.begin else 0
+        if self.num_workers:
+            yield from islice(super().__iter__(), done, None)
+        else:  # DataLoader's own iterator costs twice as much as a batch of 16
+            yield from map(self.dataset.__getitems__, islice(self.batch_sampler, done, None))  # type: ignore[attr-defined, arg-type]
 
 
 def reseed(seed: int) -> None:

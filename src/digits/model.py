@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -12,6 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from digits.errors import Diverged, user_errors
 from digits.loaders import Batch
+from digits.overhead import LeanModule
 
 
 class LinearClassifier(nn.Module):
@@ -25,7 +25,7 @@ class LinearClassifier(nn.Module):
         return self.linear(x.reshape(x.size(0), -1))
 
 
-class ImageClassifier(LightningModule):
+class ImageClassifier(LeanModule):
     """Trains a network, images `(B, 1, 28, 28)` float32 -> logits `(B, num_classes)`, with cross-entropy.
 
     `optimizer` takes the parameters; `scheduler` the optimizer and `total_steps`, and is stepped after each optimizer
@@ -42,11 +42,8 @@ class ImageClassifier(LightningModule):
         super().__init__()
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         # Counts (num_classes, num_classes) int64, rows = true class, columns = predicted; kept until the next epoch.
-        self.val_counts = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        self.test_counts = MulticlassConfusionMatrix(num_classes, validate_args=False)
-
-    def counts(self, stage: str) -> MulticlassConfusionMatrix:
-        return {"val": self.val_counts, "test": self.test_counts}[stage]
+        counts = {stage: MulticlassConfusionMatrix(num_classes, validate_args=False) for stage in ("val", "test")}
+        self.counts: Any = nn.ModuleDict(counts)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -57,38 +54,40 @@ class ImageClassifier(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         self._step(batch, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        self._step(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        return self._step(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Class probabilities `(B, num_classes)` float32."""
         return self(batch[0]).softmax(dim=1)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
+        """The loss in training, else the logits `(B, num_classes)`."""
         images, labels = batch
-        logits = self(images)
+        logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
         if stage != "train":
-            self.counts(stage).update(logits, labels)
+            self.counts[stage].update(logits, labels)
             self.log(f"{stage}/loss", loss, batch_size=len(labels), sync_dist=True)
+            return logits
+        step = self.global_step + 1
         # self.log costs more than a step of a small network: only where the Trainer hands the value to the logger.
-        elif (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss", loss, prog_bar=True)
             if not loss.isfinite():
-                raise Diverged(
-                    f"train/loss is {loss.item()} at optimizer step {self.global_step + 1}; lower optimizer.lr?"
-                )
+                raise Diverged(f"train/loss is {loss.item()} at optimizer step {step}; lower optimizer.lr?")
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self.val_counts.reset()
+        self.counts["val"].reset()
 
     def on_test_epoch_start(self) -> None:
-        self.test_counts.reset()
+        self.counts["test"].reset()
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
-        counts = self.counts(stage).compute()
+        counts = self.counts[stage].compute()
         self.log(f"{stage}/acc", counts.trace() / counts.sum(), prog_bar=True)
+        self.log("step", float(self.global_step))  # Lightning's x axis for this epoch's metrics; figures have the same
 
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end("test")
@@ -97,7 +96,9 @@ class ImageClassifier(LightningModule):
         """A checkpoint says what it scored: `metrics`, plain floats by their logged names."""
         if not all(tensor.isfinite().all() for tensor in self.state_dict().values()):
             raise Diverged(f"weights are not finite at optimizer step {self.global_step}; lower optimizer.lr?")
-        checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+        checkpoint["metrics"] = {
+            name: value.item() for name, value in self.trainer.callback_metrics.items() if "/" in name
+        }
 
     @user_errors("optimizer")
     def configure_optimizers(self) -> Any:

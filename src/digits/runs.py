@@ -28,6 +28,8 @@ from digits import checkpoints
 from digits.errors import UserError
 from digits.folder import PART, RECORD, rank_zero, replaced, write_json
 from digits.model import ImageClassifier
+from digits.overhead import without_idle_hooks
+from digits.progress import silence_remarks as silence_remarks
 
 build = partial(instantiate, _convert_="all")  # plain lists and dicts: what a checkpoint may hold
 
@@ -89,28 +91,31 @@ def last_checkpoint(run_dir: Path, cfg: DictConfig) -> Path | None:
     record = OmegaConf.merge(OmegaConf.load(run_dir / RECORD), {"run_dir": cfg.run_dir})
     old, new = (cast("dict[str, Any]", OmegaConf.to_container(part, resolve=True)) for part in (record, cfg))
     for group in ("data", "model", "optimizer", "scheduler"):
-        for key in sorted((old[group].keys() | new[group].keys()) - {"root", "num_workers", "eval_batch_size"}):
+        for key in sorted(
+            (old[group].keys() | new[group].keys()) - {"root", "num_workers", "eval_batch_size", "device_resident"}
+        ):
             if old[group].get(key) != new[group].get(key):
                 text = f"{group}.{key}={new[group].get(key)}: the run to go on with has {old[group].get(key)}"
                 raise UserError(f"{text}; to begin a new one with its weights, say ckpt_path=.../checkpoints/best.ckpt")
     return last
 
 
-def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The loggers; a resumed run's TensorBoard no longer shows what was logged after `checkpoint` and lost."""
-    lost = {"tensorboard": {"purge_step": checkpoint.get("global_step", -1) + 1}}
-    resumed = cfg.resume == "auto" and "tensorboard" in cfg.logger
-    loggers: dict[str, Any] = build(OmegaConf.merge(cfg.logger, lost if resumed else {}))
-    return loggers
+def build_trainer(cfg: DictConfig, loggers: list[Any], data: Any) -> Any:
+    """The Trainer with its callbacks.
 
-
-def check_devices(trainer: Trainer, data: Any) -> None:
-    """`UserError` for more CPU processes than there are cores, or samplers that cannot be shared among devices."""
+    `UserError` for more CPU processes than there are cores, or samplers that cannot be shared among devices.
+    """
+    callbacks = [without_idle_hooks(callback) for callback in build(cfg.callbacks).values()]
+    trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
+    cast(
+        "Any", torch.utils.deterministic
+    ).fill_uninitialized_memory = False  # `deterministic` would write every new tensor twice
     wanted, cores = trainer.num_devices, os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and wanted > cores:
         raise UserError(f"trainer.devices={wanted}: this machine has {cores} CPU cores; take at most {cores}")
     if trainer.world_size > 1 and (getattr(data, "sampler", None) or getattr(data, "batch_sampler", None)):
         raise UserError(f"trainer.devices={wanted}: data.sampler and data.batch_sampler work on one device alone")
+    return trainer
 
 
 def finished(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
@@ -153,7 +158,7 @@ def report(run_dir: Path, scores: dict[str, Any], counts: Tensor, end: dict[str,
     """
     correct, total = int(counts.trace()), int(counts.sum())
     # A float32 as the shortest decimal that stands for it: 0.9222, not 0.9222000241279602.
-    metrics = {name: float(str(np.float32(float(value)))) for name, value in scores.items()} | {
+    metrics = {name: float(str(np.float32(float(value)))) for name, value in scores.items() if "/" in name} | {
         "test/acc": correct / total
     }
     metrics |= end | {"best_checkpoint": os.path.relpath(end["best_checkpoint"], run_dir)}

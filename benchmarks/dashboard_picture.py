@@ -1,0 +1,77 @@
+"""README's pictures of the dashboard, docs/dashboard.png and docs/hparams.png, from real runs.
+
+`make dashboard-picture`: about a minute on two cores.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from dashboard import WALK, browser, images, open_tab, table, tensorboard, until
+from PIL import Image
+from selenium.webdriver import Chrome
+
+from digits.errors import answered_plainly
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [  # the temporary folder's name comes in; a job's folder is its name on the page
+    "hydra.run.dir={}/default",
+    "-m optimizer.lr=0.005,0.01,0.02 trainer.max_epochs=3 hydra.sweep.dir={} hydra.sweep.subdir=lr-${{optimizer.lr}}",
+]
+CARDS = "^(train/loss|val/acc|val/confusion_matrix)$"
+COLUMNS = "lr|max_epochs"  # of the hyperparameters, the last word of the name
+# The whole curves, and nothing that lies over or below them: no panel, no table of selected steps.
+SETTINGS = {
+    "timeSeriesSettingsPaneOpened": False,
+    "stepSelectorEnabled": False,
+    "ignoreOutliers": False,
+    "scalarSmoothing": 0.3,
+    "sideBarWidthInPercent": 17,
+    "timeSeriesCardMinWidth": 335,
+}
+
+
+def save(driver: Chrome, name: str, height: int) -> None:
+    """Write the upper `height` CSS pixels of the page into docs/."""
+    time.sleep(1)  # what moves has come to rest: a picture, no test
+    path = ROOT / "docs" / name
+    driver.save_screenshot(str(path))
+    picture = Image.open(path).convert("RGB").crop((0, 0, 2400, 2 * height))
+    # The page has few colours, and a palette takes a third of the bytes.
+    picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def shoot(logdir: Path) -> None:
+    with tensorboard(logdir) as url, browser(1200, 840, 2, **SETTINGS) as driver:
+        open_tab(driver, url, "timeseries", tagFilter=CARDS)
+        until("a confusion matrix", lambda: images(driver))
+        save(driver, "dashboard.png", 840)
+
+        open_tab(driver, url, "hparams")
+        until("the table", lambda: len(table(driver)) >= 4)
+        # TensorBoard shows the first five hyperparameters of the alphabet until others are ticked.
+        tick = """for (const box of all("paper-checkbox", all("tf-hparams-query-pane")[0].shadowRoot)) {
+          const name = text(box), wanted = new RegExp(`(^|[./])(${arguments[0]})$`).test(name);
+          const metric = /^(train|val|test)[/]/.test(name), status = /^[A-Z]/.test(name);
+          if (!metric && !status && box.checked !== wanted) box.click();
+        }"""
+        driver.execute_script(WALK + tick, COLUMNS)
+        save(driver, "hparams.png", 340)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for arguments in COMMANDS:
+            command = [sys.executable, "train.py", *arguments.format(folder).split()]
+            # One thread: these runs are too small for more.
+            subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+        shoot(Path(folder))
+
+
+if __name__ == "__main__":
+    with answered_plainly():
+        main()

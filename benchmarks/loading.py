@@ -1,0 +1,62 @@
+"""Section c: images a second out of the training loader."""
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from measure import ROOT, Row, compared, parts
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from torchvision import datasets, transforms
+
+N = 7
+SLOW_IMAGES = 6000  # of the 60,000, for PIL
+READY = 4  # batches that two workers have prepared before the clock starts
+
+
+def rate(source: Iterable[Any], skip: int = 0) -> float:
+    """Images a second, `source` gone through once but for its first `skip` batches."""
+    iterator, images = iter(source), 0
+    for _ in range(skip):
+        next(iterator)
+    start = time.perf_counter()
+    for batch in iterator:
+        images += len(batch[1])
+    return images / (time.perf_counter() - start)
+
+
+def indexed(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The loop that one would write by hand."""
+    order = torch.randperm(len(labels))
+    for i in range(0, len(labels), size):
+        yield images[order[i : i + size]], labels[order[i : i + size]]
+
+
+def pil_loader(size: int) -> DataLoader[Any]:
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    dataset = datasets.MNIST(ROOT / "data", train=True, transform=transform, download=True)
+    return DataLoader(Subset(dataset, range(SLOW_IMAGES)), batch_size=size, shuffle=True, num_workers=2)
+
+
+def rows(device: str) -> list[Row]:  # noqa: ARG001
+    result = []
+    for size in (16, 256):
+        with tempfile.TemporaryDirectory() as folder:
+            _, _, data = parts(folder, f"data.batch_size={size}")
+        data.prepare_data()
+        data.setup("fit")
+        loader, (images, labels) = data.train_dataloader(), (data.train_set.images, data.train_set.labels)
+        rate(loader), rate(indexed(images, labels, size))  # warm
+        pairs = [(rate(loader), rate(indexed(images, labels, size))) for _ in range(N)]
+        ours, other = map(list, zip(*pairs, strict=True))
+        what = f"loader, batch {size}: against indexing the tensors by hand"
+        result.append(compared(what, ours, other, "images/s", 0.5, more=True))
+        pairs = [
+            (rate((data.eval_transform(x), y) for x, y in loader), rate(pil_loader(size), skip=READY)) for _ in range(N)
+        ]
+        ours, other = map(list, zip(*pairs, strict=True))
+        what = f"loader and transform, batch {size}: times faster than PIL and two workers"
+        result.append(compared(what, ours, other, "images/s", 50.0, more=True))
+    return result

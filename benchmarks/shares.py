@@ -1,0 +1,40 @@
+"""Section f: what the default run spends its time on, as shares of the whole process."""
+
+import json
+import tempfile
+import time
+
+from measure import Row, compared, run_script
+
+N = 5
+
+
+def measured(device: str) -> dict[str, float]:
+    """Seconds of the parts of one run, and of the whole process."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.time()
+        _, output = run_script("benchmarks/timed_run.py", f"hydra.run.dir={folder}/run", device=device)
+        end = time.time()
+    found = json.loads(output.splitlines()[-1])
+    parts: dict[str, float] = found["seconds"]
+    parts["imports"] = found["imported"] - start
+    parts["closing"] = end - found["ended"] - found["counted"]
+    return parts | {"whole": end - start}
+
+
+def rows(device: str) -> list[Row]:
+    runs = [measured(device) for _ in range(N)]
+    whole = [run["whole"] for run in runs]
+    around = ("validation", "figures", "checkpoints", "closing")
+    shares: dict[str, tuple[str, ...]] = {"validation, figures, checkpoints and closing together": around}
+    shares |= {name: (name,) for name in (*around, "imports", "training steps")}
+    return [
+        compared(
+            f"share of the whole process: {name}",
+            [sum(run[part] for part in parts) for run in runs],
+            whole,
+            "s",
+            0.25 if len(parts) > 1 else None,
+        )
+        for name, parts in shares.items()
+    ]

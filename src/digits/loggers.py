@@ -1,0 +1,175 @@
+"""Where metrics, figures and the config go besides the run folder's own files."""
+
+import csv
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
+from lightning.pytorch import loggers
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from digits.runs import build
+
+# A run sends nothing out unless its user has said so. MLflow and W&B read this as they are imported, later.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it would tell of each table that it makes
+os.environ.setdefault("WANDB_SILENT", "true")  # set it to false to see where a run is and how to send it
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """Lightning's, without what it adds: a chart of the epoch, a file of hyperparameters, a wait at each step."""
+
+    def __init__(self, charts: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.charts = charts
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *unused: Any) -> None:  # noqa: ARG002
+        """Fill the HPARAMS tab. `params` are ints, floats and strings by their names.
+
+        There is no record of the experiment, of which TensorBoard would take one run's for all: without one it finds
+        out by itself which hyperparameters and metrics there are in any run, and shows those first that differ.
+        """
+        _, session, _ = hparams(params, {})
+        self.experiment._get_file_writer().add_summary(session)
+        self.experiment.add_custom_scalars(self.charts)
+
+    def save(self) -> None:
+        """Lightning calls this at each logged step. The writer's own thread saves every `flush_secs` instead."""
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:  # noqa: ARG002
+        self.experiment.flush()  # a run that goes on from it has its curves until there
+
+
+class CSVLogger(loggers.CSVLogger):
+    """Lightning's, but `metrics.csv` keeps the rows of the first `steps_done` optimizer steps, when a run goes on."""
+
+    def __init__(self, steps_done: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.steps_done = steps_done
+
+    @property
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is not None:
+            return super().experiment
+        path, kept = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE, list[dict[str, Any]]()
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+            # What training logs at a step is of the step to come, what validation logs of those done.
+            kept = [row for row in rows if int(row["step"]) + any("train/" in name for name in row) <= self.steps_done]
+        with warnings.catch_warnings():
+            # It deletes a metrics.csv that it finds, and warns of any file beside.
+            warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+            writer = super().experiment
+        if isinstance(writer, ExperimentWriter):  # on rank 0; elsewhere a stand-in that does nothing
+            writer.metrics = kept
+        return writer
+
+
+class MLFlowLogger(loggers.MLFlowLogger):
+    """Lightning's, one process after the other: two that make a new store's tables, or an experiment, would collide."""
+
+    def __init__(self, tracking_uri: str, **kwargs: Any) -> None:
+        self._lock: Any = nullcontext()
+        if tracking_uri.startswith("sqlite:///"):
+            path = Path(tracking_uri.removeprefix("sqlite:///")).absolute()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        with self._lock:
+            super().__init__(tracking_uri=tracking_uri, **kwargs)
+
+    @property
+    def experiment(self) -> Any:
+        with nullcontext() if self._initialized else self._lock:
+            return super().experiment
+
+
+class WandbLogger(loggers.WandbLogger):
+    """Lightning's, without the argument that it always passes on and W&B always answers with a warning."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._wandb_init.pop("anonymous", None)
+
+
+@contextmanager
+def closed() -> Iterator[list[Any]]:
+    """A list for loggers; what Lightning leaves open of them, a W&B run that a sweep's next would go on with, ends."""
+    opened: list[Any] = []
+    failed = True
+    try:
+        yield opened
+        failed = False
+    finally:
+        for logger in opened:
+            if isinstance(logger, WandbLogger) and logger.version and hasattr(logger.experiment, "finish"):
+                logger.experiment.finish(exit_code=int(failed))
+
+
+def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
+    """The loggers. A resumed run's TensorBoard and table drop what was logged after `checkpoint` and lost."""
+    step = checkpoint.get("global_step", 0)
+    first = {"tensorboard": {"purge_step": step + 1 if checkpoint else 0}, "csv": {"steps_done": step}}
+    resumed = {name: first[name] for name in first if name in cfg.logger and cfg.resume == "auto"}
+    return [*build(OmegaConf.merge(cfg.logger, resumed)).values()]
+
+
+def log_config(trainer: Trainer, cfg: DictConfig) -> None:
+    """Give the loggers the hyperparameters, and TensorBoard the whole config as a text."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams(hyperparameters(cfg))
+    content = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "run_dir"])
+    log_text(trainer, "config", f"```\n{OmegaConf.to_yaml(content)}```")
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, int | float | str]:
+    """The values of `cfg.hyperparameters` and of what this command overrides, by their keys; a group by its class."""
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    keys = [*cfg.hyperparameters, *(override.partition("=")[0].lstrip("+~") for override in overrides)]
+    values: dict[str, int | float | str] = {"overrides": " ".join(overrides) or "none"}
+    for key in dict.fromkeys(keys):
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, DictConfig):
+            value = str(value.get("_target_")).rpartition(".")[2]
+        values[key] = value if isinstance(value, int | float | str) else str(value).lower()
+    return values
+
+
+def log_image(trainer: Trainer, tag: str, image: NDArray[np.uint8]) -> None:
+    """Give a picture `(H, W, 3)` uint8 to each logger that can take one, at the optimizer steps done."""
+    step = trainer.global_step
+    for logger in trainer.loggers:
+        if isinstance(logger, loggers.TensorBoardLogger):
+            logger.experiment.add_image(tag, image, step, dataformats="HWC")
+        elif isinstance(logger, loggers.WandbLogger):
+            logger.log_image(tag, [image], step)
+        elif isinstance(logger, loggers.MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, image, key=tag, step=step)
+
+
+def log_text(trainer: Trainer, tag: str, markdown: str) -> None:
+    """Give TensorBoard a text."""
+    for writer in tensorboards(trainer):
+        writer.add_text(tag, markdown, trainer.global_step)
+
+
+def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, loggers.TensorBoardLogger)]

@@ -1,0 +1,88 @@
+"""How a run reports its progress, and ends on a signal."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+
+class StopOnSignal(Callback):
+    """Ctrl-C and SIGTERM end a run after the batch at hand, with `last.ckpt` saved; a second one ends it at once.
+
+    The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir, self.signum = Path(run_dir), 0
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        # In place of Lightning's own, which would end the process with status 0. It restores what was there before.
+        if threading.current_thread() is threading.main_thread():  # no other may handle signals
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, self._note)
+
+    on_train_start = on_test_start = on_sanity_check_start
+
+    def _note(self, signum: int, frame: object) -> None:  # noqa: ARG002
+        self.signum = signum
+        signal.signal(signum, signal.SIG_DFL)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:  # noqa: ARG002
+        if trainer.world_size == 1 and not self.signum:
+            return
+        # Not after an epoch's last batch, to which its validation belongs. Several ranks agree now and then.
+        now = trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if now and not trainer.is_last_batch:
+            self._stop_if_asked(trainer, save=True)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self._stop_if_asked(trainer, save=False)  # last.ckpt is the end of the epoch before
+
+    on_train_end = on_test_end = on_train_epoch_start
+
+    def _stop_if_asked(self, trainer: Trainer, save: bool) -> None:
+        if not trainer.strategy.reduce_boolean_decision(bool(self.signum), all=False):
+            return
+        if save:
+            trainer.save_checkpoint(self.run_dir / "checkpoints/last.ckpt")
+        if trainer.is_global_zero:
+            where = f"stopped at epoch {trainer.current_epoch}, optimizer step {trainer.global_step}"
+            on = f"; go on with: python train.py resume={os.path.relpath(self.run_dir)}"
+            print(where + on * (self.run_dir / "checkpoints").exists(), file=sys.stderr)
+        raise SystemExit(128 + (self.signum or signal.SIGTERM))
+
+
+class EpochLines(TQDMProgressBar):
+    """A line an epoch instead of a bar: `epoch 1/5  train/loss 0.3120  val/acc 0.9108`."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        if trainer.is_global_zero:
+            metrics = (f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items() if "/" in name)
+            print("  ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *metrics]), flush=True)
+
+
+def bar(refresh_rate: int) -> TQDMProgressBar:
+    """A bar on a terminal, updated every `refresh_rate` batches; a line an epoch elsewhere."""
+    return TQDMProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else EpochLines(refresh_rate=0)
+
+
+def silence_remarks() -> None:
+    """Keep out of the output what the libraries say at each run and a user can do nothing about."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, and its own shop
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # that it makes an experiment
+    for message in (
+        ".*isinstance.treespec, LeafSpec",  # Lightning 2.6 calls torch in a way that torch 2.15 deprecates
+        ".*does not have many workers",  # the images are in memory
+        "Checkpoint directory .* exists and is not empty",  # a resumed run's own
+        "The dirpath has changed",  # ckpt_path may come from another run
+        ".*your dataloader is not resumable",  # it is, without a state of its own
+        "Total length of .* across ranks is zero",  # data.val_size=0 is a choice
+    ):
+        warnings.filterwarnings("ignore", message)

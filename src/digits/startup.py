@@ -1,0 +1,48 @@
+"""What a short run spends most of its time on: getting torch into the process, and out of it. Imports none of it."""
+
+import atexit
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Around the first import of torch: no garbage is looked for among what it makes, then or later."""
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def leaving_quickly() -> Iterator[None]:
+    """Around the whole program: at its end Python leaves without taking torch apart, which takes a second.
+
+    All that is registered meanwhile to happen at the exit happens, and what is printed is written out.
+    """
+    status: list[int] = []
+
+    def leave() -> None:
+        if status:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status[0])
+
+    atexit.register(leave)  # the first to come is the last to be called
+    try:
+        yield
+        status.append(0)
+    except SystemExit as end:
+        status.append(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
+    except Exception:
+        status.append(1)  # Python prints the traceback before it calls what is registered
+        raise
