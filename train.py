@@ -24,8 +24,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     with quick_imports():
         import lightning
 
-        from digits import checkpoints, loggers, runs
-    runs.silence_remarks()
+        from digits import checkpoints, loggers, progress, runs
+    progress.silence_remarks()
     run_dir = Path(cfg.run_dir)
     with runs.claimed(run_dir, resume=cfg.fit and cfg.resume == "auto"), loggers.closed() as built:
         if metrics := runs.finished(run_dir, cfg):
@@ -37,7 +37,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             last = runs.last_checkpoint(run_dir, cfg) if cfg.fit else None
             ckpt_path = last or cfg.ckpt_path
             checkpoint = checkpoints.restore(model, ckpt_path) if ckpt_path else {}
-            built[:] = loggers.build_loggers(cfg, checkpoint)
+            built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
             trainer = runs.build_trainer(cfg, built, data)
             runs.begin(run_dir, cfg, data)
             loggers.log_config(trainer, cfg)

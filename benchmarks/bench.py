@@ -1,4 +1,4 @@
-"""Measures the project against what it could be, side by side: `python benchmarks/bench.py [a b c d e f]`.
+"""Measures the project against what it could be, side by side: `python benchmarks/bench.py [a b c d e f g]`.
 
 Prints one table, writes results.json and the tables of benchmarks/README.md and README.md, and says what got worse.
 """
@@ -18,10 +18,11 @@ import shares
 import steps
 import torch
 import whole
+import worth
 from markers import replace_between
 from measure import ROOT, Row
 
-SECTIONS = {"a": whole, "b": steps, "c": loading, "d": answers, "e": growth, "f": shares}
+SECTIONS = {"a": whole, "b": steps, "c": loading, "d": answers, "e": growth, "f": shares, "g": worth}
 ON_GPU = ("a", "b")  # once more where there is a GPU, as "a gpu" and "b gpu"
 RESULTS = ROOT / "benchmarks/results.json"
 WORSE = 1.2  # how far a ratio may move between two measurements before it is named
@@ -30,10 +31,8 @@ SUMMARY = (  # the rows of the project's README, by how they begin
     "whole process: `python train.py` against",
     "optimizer step, batch 256: against Lightning",
     "loader and transform, batch 256",
-    "answer to `--help`",
     "epoch of 960,000",
     "peak memory",
-    "share of the whole process: validation, figures",
 )
 
 

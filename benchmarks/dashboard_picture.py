@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from dashboard import WALK, browser, images, open_tab, table, tensorboard, until
+from omegaconf import OmegaConf
 from PIL import Image
 from selenium.webdriver import Chrome
 
@@ -22,7 +23,7 @@ COMMANDS = [  # the temporary folder's name comes in; a job's folder is its name
     "-m optimizer.lr=0.005,0.01,0.02 trainer.max_epochs=3 hydra.sweep.dir={} hydra.sweep.subdir=lr-${{optimizer.lr}}",
 ]
 CARDS = "^(train/loss|val/acc|val/confusion_matrix)$"
-COLUMNS = "lr|max_epochs"  # of the hyperparameters, the last word of the name
+COLUMNS = ["optimizer.lr", "trainer.max_epochs", "test/acc", "test/loss", "val/acc"]  # of HPARAMS
 # The whole curves, and nothing that lies over or below them: no panel, no table of selected steps.
 SETTINGS = {
     "timeSeriesSettingsPaneOpened": False,
@@ -51,15 +52,17 @@ def shoot(logdir: Path) -> None:
         until("a confusion matrix", lambda: images(driver))
         save(driver, "dashboard.png", 840)
 
+        names = [*OmegaConf.load(ROOT / "conf/train.yaml").hyperparameters, "overrides"]
+        names += [f"{stage}/{metric}" for stage in ("train", "val", "test") for metric in ("loss", "acc", "lr")]
         open_tab(driver, url, "hparams")
         until("the table", lambda: len(table(driver)) >= 4)
-        # TensorBoard shows the first five hyperparameters of the alphabet until others are ticked.
+        # A box a column, and below it a box a value, which is a filter: those are left alone.
         tick = """for (const box of all("paper-checkbox", all("tf-hparams-query-pane")[0].shadowRoot)) {
-          const name = text(box), wanted = new RegExp(`(^|[./])(${arguments[0]})$`).test(name);
-          const metric = /^(train|val|test)[/]/.test(name), status = /^[A-Z]/.test(name);
-          if (!metric && !status && box.checked !== wanted) box.click();
+          const name = text(box);
+          if (arguments[0].includes(name) && box.checked !== arguments[1].includes(name)) box.click();
         }"""
-        driver.execute_script(WALK + tick, COLUMNS)
+        driver.execute_script(WALK + tick, names, COLUMNS)
+        until("every run", lambda: len([row for row in table(driver) if row.get("test/acc")]) >= 4)
         save(driver, "hparams.png", 340)
 
 

@@ -7,6 +7,8 @@ import time
 from measure import Row, compared, run_script
 
 N = 5
+# What the dashboard has besides loss, accuracy and confusion matrix.
+EXTRAS = [f"~callbacks.{name}" for name in ("learning_rate", "weights", "train_batch", "mistakes", "pr_curves")]
 
 
 def measured(device: str) -> dict[str, float]:
@@ -22,19 +24,31 @@ def measured(device: str) -> dict[str, float]:
     return parts | {"whole": end - start}
 
 
+def seconds(device: str, *overrides: str) -> float:
+    """Wall seconds of a default run."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run_script("train.py", f"hydra.run.dir={folder}/run", *overrides, device=device)[0]
+
+
 def rows(device: str) -> list[Row]:
+    pairs = [(seconds(device), seconds(device, *EXTRAS)) for _ in range(N)]
+    ours, other = map(list, zip(*pairs, strict=True))
+    extras = compared("whole process: against one without the dashboard's extras", ours, other, "s", 1.1)
     runs = [measured(device) for _ in range(N)]
     whole = [run["whole"] for run in runs]
     around = ("validation", "figures", "checkpoints", "closing")
     shares: dict[str, tuple[str, ...]] = {"validation, figures, checkpoints and closing together": around}
     shares |= {name: (name,) for name in (*around, "imports", "training steps")}
     return [
-        compared(
-            f"share of the whole process: {name}",
-            [sum(run[part] for part in parts) for run in runs],
-            whole,
-            "s",
-            0.25 if len(parts) > 1 else None,
-        )
-        for name, parts in shares.items()
+        extras,
+        *(
+            compared(
+                f"share of the whole process: {name}",
+                [sum(run[part] for part in parts) for run in runs],
+                whole,
+                "s",
+                0.25 if len(parts) > 1 else None,
+            )
+            for name, parts in shares.items()
+        ),
     ]

@@ -140,4 +140,6 @@ def test_every_tab_shows_what_was_logged(cli: Cli, tmp_path: Path) -> None:
             lambda: {row["Trial ID"]: row.get("test/acc") for row in table(driver)},
             {run: f"{scores['test/acc']:#.5g}" for run, scores in metrics.items()},
         )
+        rates = {row["Trial ID"]: row.get("optimizer.lr") for row in table(driver)}  # it differs, so it is shown
+        assert sorted(float(rate or 0) for rate in rates.values()) == [0.01, 0.04, 0.04, 0.1]
         leave("hparams")

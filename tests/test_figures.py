@@ -120,6 +120,11 @@ def test_weights_are_red_where_ink_votes_for_and_blue_against(names: list[str]) 
     assert np.nonzero(red)[1].max() < np.nonzero(blue)[1].min()
 
 
+def test_large_images_are_drawn_smaller() -> None:
+    image = figures.pixels(figures.batch(np.random.default_rng(0).random((6, 300, 200)), DIGITS, list(range(6))))
+    assert image.shape[1] == 700
+
+
 def test_untrained_weights_are_drawn() -> None:
     figures.pixels(figures.weights(np.zeros((10, 28, 28), dtype=np.float32), DIGITS))
 

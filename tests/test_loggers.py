@@ -219,6 +219,25 @@ def test_a_stopped_run_does_not_repeat_rows(composed: Compose, tmp_path: Path) -
     assert steps == [1, 3]
 
 
+def test_a_row_that_a_kill_has_cut_is_dropped(composed: Compose, tmp_path: Path) -> None:
+    train(composed("trainer=debug", "logger=csv"))
+    path = tmp_path / "run/metrics.csv"
+    before = rows(tmp_path / "run")
+    with path.open("a") as file:
+        file.write("3")
+    logger = loggers.CSVLogger(steps_done=3, save_dir=str(tmp_path / "run"), name="", version="")
+    assert logger.experiment is not None
+    assert rows(tmp_path / "run") == before  # on disk before anything is logged
+
+
+def test_hyperparameters_say_what_was_typed(cli: Cli, tmp_path: Path) -> None:
+    assert cli("experiment=notebook", "trainer=debug", "logger=csv", "data.batch_size=64").returncode == 0
+    hparams = yaml.safe_load((tmp_path / "run/hparams.yaml").read_text())
+    assert hparams | {"experiment": "notebook", "trainer": "debug", "logger": "csv", "data.batch_size": 64} == hparams
+    assert hparams | {"model": "LinearClassifier", "optimizer": "SGD", "scheduler.shape": "none"} == hparams
+    assert hparams["overrides"] == "experiment=notebook trainer=debug logger=csv data.batch_size=64"
+
+
 def test_nothing_is_said_or_left_beside_the_run(cli: Cli, tmp_path: Path, store: list[str]) -> None:
     before = set(ROOT.iterdir())
     answer = cli("trainer=debug", "logger=[csv,mlflow,wandb]", *store)
@@ -232,7 +251,7 @@ def test_nothing_is_said_or_left_beside_the_run(cli: Cli, tmp_path: Path, store:
     ("hidden", "logger", "words"),
     [
         ("wandb", "wandb", "logger.wandb: needs the package wandb: pip install wandb"),
-        ("mlflow", "mlflow", "logger.mlflow: needs the package mlflow: pip install mlflow, or the lighter"),
+        ("mlflow", "mlflow", "logger.mlflow: needs the package mlflow: pip install mlflow, or only"),
         ("sqlalchemy,alembic", "mlflow", "logger.mlflow: needs "),
     ],
 )

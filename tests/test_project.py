@@ -83,6 +83,14 @@ def test_readme_has_the_table_that_was_measured() -> None:
     assert rows(results) in (ROOT / "README.md").read_text()
 
 
+def test_readme_has_the_speeds_that_were_measured() -> None:
+    from bench import rows, summary
+
+    results = json.loads((ROOT / "benchmarks/results.json").read_text())
+    assert summary(results) in (ROOT / "README.md").read_text()
+    assert rows(results) in (ROOT / "benchmarks/README.md").read_text()
+
+
 def code_lines(path: Path) -> int:
     """Lines that hold code: neither blank, nor a comment, nor a docstring."""
     text = path.read_text()

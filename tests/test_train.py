@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Compose, choices
+from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Cli, Compose, choices
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 from torchvision.datasets import MNIST, FashionMNIST
 
+from digits import figures
+from digits.runs import load_run
 from train import train
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=10", "trainer.log_every_n_steps=1"]
@@ -64,11 +68,85 @@ def test_default_run_reaches_its_accuracy_and_writes_its_folder(
         assert set(checkpoint["state_dict"]) == {"network.linear.weight", "network.linear.bias"}
     assert not list(run_dir.rglob("*.part"))
 
-    events = EventAccumulator(str(run_dir), size_guidance={"images": 0}).Reload()
-    assert {"train/loss", "val/loss", "val/acc", "test/loss", "test/acc"} <= set(events.Tags()["scalars"])
-    assert [image.step for image in events.Images("val/confusion_matrix")] == [215, 430, 645, 860, 1075]
-    assert [(image.width, image.height) for image in events.Images("test/confusion_matrix")] == [(700, 700)]
-    assert [event.step for event in events.Scalars("train/loss")] == list(range(49, 1075, 50))
+    assert not (run_dir / "hparams.yaml").exists()
+
+
+def test_what_the_dashboard_gets(composed: Compose, run_dir: Path) -> None:
+    train(composed("trainer.max_epochs=2"))
+    events = EventAccumulator(str(run_dir), size_guidance={"images": 0, "tensors": 0}).Reload()
+    tags, ends = events.Tags(), [215, 430]  # optimizer steps done: one axis for scalars and images
+    scalars = {tag: [event.step for event in events.Scalars(tag)] for tag in tags["scalars"]}
+    assert scalars == {
+        "train/loss": [49, 99, 149, 199, 249, 299, 349, 399],  # of the step that comes next
+        "train/lr": [49, 99, 149, 199, 249, 299, 349, 399],
+        **{"val/loss": ends, "val/acc": ends, "test/loss": [430], "test/acc": [430]},
+    }
+    rates = [event.value for event in events.Scalars("train/lr")]
+    assert rates == pytest.approx([0.04 * (1 - step / 430) for step in scalars["train/lr"]])
+    images = {tag: [image.step for image in events.Images(tag)] for tag in tags["images"]}
+    assert images == {
+        **{"val/confusion_matrix": ends, "test/confusion_matrix": [430], "test/mistakes": [430]},
+        **{"train/weights": ends, "train/batch": [0]},
+    }
+    assert sorted(events.PluginTagToContent("pr_curves")) == [f"test_pr/{digit}" for digit in range(10)]
+    text = {
+        tag: events.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode()
+        for tag in ("config", "test/per_class")
+    }
+    assert "lr: 0.04" in text["config"]
+    names, counts = read_counts(run_dir)
+    assert text["test/per_class"].splitlines()[2:] == [
+        f"| {name} | {row[i]} | {row.sum()} | {row[i] / row.sum():.4f} |"
+        for i, (name, row) in enumerate(zip(names, counts, strict=True))
+    ]
+
+
+def test_mistakes_are_the_ones_that_the_network_is_most_sure_of(
+    composed: Compose, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+    draw = figures.mistakes
+
+    def noted(images: Any, names: Any, true: Any, predicted: Any, sure: Any) -> Figure:
+        drawn.update(images=images, true=true, predicted=predicted, sure=sure)
+        return draw(images, names, true, predicted, sure)
+
+    monkeypatch.setattr(figures, "mistakes", noted)
+    train(composed(*QUICK))
+    run = load_run(run_dir)
+    run.data.setup("test")
+    images, labels = run.data.test_set[:]
+    with torch.no_grad():
+        sure, predicted = run.model(run.data.eval_transform(images)).softmax(dim=1).max(dim=1)
+    order = torch.where(predicted == labels, 0.0, sure).argsort(descending=True)[:20]
+    assert drawn["sure"] == pytest.approx(sure[order].tolist())
+    assert drawn["true"] == labels[order].tolist()
+    assert drawn["predicted"] == predicted[order].tolist()
+    assert torch.equal(torch.tensor(drawn["images"]), run.data.eval_transform(images[order])[:, 0])
+
+
+@pytest.mark.parametrize("model", [*choices("model"), "mlp model.hidden_features=10"])
+def test_only_a_linear_classifier_has_a_picture_of_its_weights(composed: Compose, run_dir: Path, model: str) -> None:
+    train(composed(*f"model={model}".split(), *QUICK))
+    images = EventAccumulator(str(run_dir), size_guidance={"images": 0}).Reload().Tags()["images"]
+    assert ("train/weights" in images) == (model == "linear")
+
+
+def test_two_devices_share_the_test_set(cli: Cli, run_dir: Path) -> None:
+    quick = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
+    answer = cli(*quick, "data.eval_batch_size=999")
+    assert answer.returncode == 0, answer.stderr
+    assert read_counts(run_dir)[1].sum() == 10_000
+    events = EventAccumulator(str(run_dir), size_guidance={"images": 0, "tensors": 0}).Reload()
+    curve = make_ndarray(events.Tensors("test_pr/0")[0].tensor_proto)
+    assert curve[:2, 0].tolist() == [980, 9020]  # above a threshold of 0 are all zeros and all others
+    assert len(events.Images("test/mistakes")) == 1
+
+
+def test_profile_says_where_the_time_goes(composed: Compose, run_dir: Path) -> None:
+    train(composed("trainer=profile", *QUICK))
+    for stage, call in (("fit", "run_training_batch"), ("test", "run_test_evaluation")):
+        assert call in (run_dir / f"{stage}-profile.txt").read_text()
 
 
 def test_val_metrics_are_the_best_checkpoints(composed: Compose, run_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """When a figure is drawn and where it goes. Each of these may be dropped: `~callbacks.mistakes`."""
 
 import csv
+from collections.abc import Callable
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,7 @@ class ConfusionMatrix(Callback):
         image = figures.pixels(figure)
         log_image(trainer, f"{stage}/confusion_matrix", image)
         if stage == "test":
-            rows = [
-                (name, int(row[i]), int(row.sum())) for i, (name, row) in enumerate(zip(names, counts, strict=True))
-            ]
+            rows = zip(names, counts.diagonal(), counts.sum(axis=1), strict=True)
             lines = [f"| {name} | {right} | {total} | {right / max(total, 1):.4f} |" for name, right, total in rows]
             log_text(
                 trainer, "test/per_class", "\n".join(["| class | right | of | accuracy |", "|---|---|---|---|", *lines])
@@ -74,18 +73,15 @@ class LearningRate(Callback):
 
 
 class Weights(Callback):
-    """Draws the weights of a linear classifier after each epoch, an image a class. Other networks have none."""
+    """Draws the weights of a network that is one linear layer after each epoch, an image a class."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        first = next(
-            (m for m in pl_module.network.modules() if next(m.parameters(recurse=False), None) is not None), None
-        )
-        names = class_names(trainer)
-        if not (isinstance(first, nn.Linear) and first.out_features == len(names) and trainer.is_global_zero):
+        layers = [module for module in pl_module.network.modules() if list(module.parameters(recurse=False))]
+        if not (trainer.is_global_zero and len(layers) == 1 and isinstance(layers[0], nn.Linear)):
             return
-        if (side := isqrt(first.in_features)) ** 2 == first.in_features:
-            weight = first.weight.detach().reshape(-1, side, side).float().cpu().numpy()
-            log_image(trainer, "train/weights", figures.pixels(figures.weights(weight, names)))
+        if (side := isqrt(layers[0].in_features)) ** 2 == layers[0].in_features:
+            weight = layers[0].weight.detach().reshape(-1, side, side).float().cpu().numpy()
+            log_image(trainer, "train/weights", figures.pixels(figures.weights(weight, class_names(trainer))))
 
 
 class TrainBatch(Callback):
@@ -103,14 +99,20 @@ class TrainBatch(Callback):
 
 
 class Predictions(Callback):
-    """Gathers what `gather` takes from each test batch, on all devices; `show` gets it at the end, on the first one."""
+    """Calls `gather(probabilities, images, labels)` of a subclass with each test batch, on its device.
+
+    At the end `show(trainer, *columns)` gets all that it returned, from all devices, on the first one's CPU.
+    """
+
+    gather: Callable[..., tuple[Tensor, ...]]
+    show: Callable[..., None]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self.parts: list[tuple[Tensor, ...]] = []
 
     def on_test_batch_end(self, *call: Any) -> None:
         _, _, logits, batch, *_ = call
-        self.parts.append(self.gather(logits.softmax(dim=1), *batch))
+        self.parts.append(self.gather(logits.float().softmax(dim=1), *batch))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         columns = [torch.cat(column) for column in zip(*self.parts, strict=True)]
@@ -118,14 +120,6 @@ class Predictions(Callback):
             columns = [torch.cat(gather_all_tensors(column)) for column in columns]
         if trainer.is_global_zero:
             self.show(trainer, *(column.cpu() for column in columns))
-
-    def gather(self, probabilities: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """What to keep of a batch: `(B, C)` float32, `(B, 1, 28, 28)` float32, `(B,)` int64."""
-        raise NotImplementedError
-
-    def show(self, trainer: Trainer, *columns: Tensor) -> None:
-        """Log it."""
-        raise NotImplementedError
 
 
 class Mistakes(Predictions):

@@ -40,10 +40,10 @@ _DISK = {
 HINTS = {
     "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
-    "'wandb": "needs the package wandb: pip install wandb",
-    "'mlflow": "needs the package mlflow: pip install mlflow, or the lighter mlflow-skinny sqlalchemy alembic",
-    "'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
-    "'alembic": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
+    "pip install -U 'wandb": "needs the package wandb: pip install wandb",
+    "pip install -U 'mlflow": "needs the package mlflow: pip install mlflow, or only mlflow-skinny sqlalchemy alembic",
+    "No module named 'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
+    "No module named 'alembic": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
 }
 
 

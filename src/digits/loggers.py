@@ -67,20 +67,23 @@ class CSVLogger(loggers.CSVLogger):
 
     @property
     def experiment(self) -> ExperimentWriter:
-        if self._experiment is not None:
+        path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
+        if self._experiment is not None or getattr(rank_zero_only, "rank", None) or not path.exists():
             return super().experiment
-        path, kept = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE, list[dict[str, Any]]()
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
-            # What training logs at a step is of the step to come, what validation logs of those done.
-            kept = [row for row in rows if int(row["step"]) + any("train/" in name for name in row) <= self.steps_done]
+        with path.open(newline="") as file:
+            whole = [
+                row for row in csv.DictReader(file) if None not in (*row, *row.values())
+            ]  # a kill may cut the last
+        rows = [{name: value for name, value in row.items() if value} for row in whole]
+        # What training logs at a step is of the step to come, what validation logs of those done.
+        kept = [row for row in rows if int(row["step"]) + any("train/" in name for name in row) <= self.steps_done]
+        path.replace(path.with_suffix(".csv.old"))  # it would delete it
         with warnings.catch_warnings():
-            # It deletes a metrics.csv that it finds, and warns of any file beside.
             warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
             writer = super().experiment
-        if isinstance(writer, ExperimentWriter):  # on rank 0; elsewhere a stand-in that does nothing
-            writer.metrics = kept
+        writer.metrics = [dict(row) for row in kept]
+        writer.save()
+        path.with_suffix(".csv.old").unlink()
         return writer
 
 
@@ -89,7 +92,7 @@ class MLFlowLogger(loggers.MLFlowLogger):
 
     def __init__(self, tracking_uri: str, **kwargs: Any) -> None:
         self._lock: Any = nullcontext()
-        if tracking_uri.startswith("sqlite:///"):
+        if str(tracking_uri).startswith("sqlite:///"):
             path = Path(tracking_uri.removeprefix("sqlite:///")).absolute()
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path.with_name(f".{path.name}.lock"))
@@ -120,8 +123,8 @@ def closed() -> Iterator[list[Any]]:
         failed = False
     finally:
         for logger in opened:
-            if isinstance(logger, WandbLogger) and logger.version and hasattr(logger.experiment, "finish"):
-                logger.experiment.finish(exit_code=int(failed))
+            if isinstance(logger, WandbLogger) and logger._experiment:
+                logger._experiment.finish(exit_code=int(failed))
 
 
 def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
@@ -141,14 +144,17 @@ def log_config(trainer: Trainer, cfg: DictConfig) -> None:
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, int | float | str]:
-    """The values of `cfg.hyperparameters` and of what this command overrides, by their keys; a group by its class."""
+    """The values of `cfg.hyperparameters` and of what this command overrides, by their keys.
+
+    A group stands for itself by the choice that was typed, else by its class.
+    """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    keys = [*cfg.hyperparameters, *(override.partition("=")[0].lstrip("+~") for override in overrides)]
+    typed = {key.lstrip("+~"): choice for key, _, choice in (override.partition("=") for override in overrides)}
     values: dict[str, int | float | str] = {"overrides": " ".join(overrides) or "none"}
-    for key in dict.fromkeys(keys):
+    for key in dict.fromkeys([*(cfg.hyperparameters or ()), *typed]):
         value = OmegaConf.select(cfg, key)
-        if isinstance(value, DictConfig):
-            value = str(value.get("_target_")).rpartition(".")[2]
+        if isinstance(value, DictConfig) or key == "experiment":
+            value = typed.get(key) or str(value.get("_target_")).rpartition(".")[2]
         values[key] = value if isinstance(value, int | float | str) else str(value).lower()
     return values
 

@@ -29,7 +29,6 @@ from digits.errors import UserError
 from digits.folder import PART, RECORD, rank_zero, replaced, write_json
 from digits.model import ImageClassifier
 from digits.overhead import without_idle_hooks
-from digits.progress import silence_remarks as silence_remarks
 
 build = partial(instantiate, _convert_="all")  # plain lists and dicts: what a checkpoint may hold
 

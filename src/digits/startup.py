@@ -10,8 +10,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Around the first import of torch: no garbage is looked for among what it makes, then or later."""
-    if "torch" in sys.modules:
+    """Around the first import of torch: no garbage is looked for among all that it makes, then or later.
+
+    What else the process holds by then is not looked through either, until `gc.unfreeze()`.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
         yield
         return
     gc.disable()
@@ -32,8 +35,8 @@ def leaving_quickly() -> Iterator[None]:
 
     def leave() -> None:
         if status:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
             os._exit(status[0])
 
     atexit.register(leave)  # the first to come is the last to be called

@@ -1,6 +1,6 @@
-"""torchvision's transforms, for whole batches: the same bits in less time."""
+"""torchvision's transforms, for whole batches: the same in less time, on a CPU bit for bit."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,20 +17,17 @@ def fused(transform: Any) -> Any:
         return transform
     steps: list[Any] = []
     for step in map(fused, transform.transforms):
-        last = steps[-1] if steps else None
-        scaled = isinstance(last, v2.ToDtype) and last.scale and last.dtype == torch.float32
-        if scaled and isinstance(step, v2.Normalize) and len(step.mean) == len(step.std) == 1:
-            steps[-1] = _standardize(float(step.mean[0]), float(step.std[0]), last)
+        last: Any = steps[-1] if steps else None
+        scaled = type(last) is v2.ToDtype and last.scale and last.dtype == torch.float32
+        if scaled and type(step) is v2.Normalize and len(step.mean) == len(step.std) == 1:
+            steps[-1] = partial(_standardize, mean=float(step.mean[0]), std=float(step.std[0]), to_float=last)
         else:
             steps.append(step)
     return steps[0] if len(steps) == 1 else v2.Compose(steps)
 
 
-def _standardize(mean: float, std: float, to_float: Any) -> Callable[[Tensor], Tensor]:
-    def standardize(images: Tensor) -> Tensor:
-        """`(B, 1, H, W)` uint8 -> float32, `(images / 255 - mean) / std` in torchvision's order of operations."""
-        if images.dtype == torch.uint8:
-            return images.to(torch.float32).mul_(1 / 255).sub_(mean).div_(std)
-        return to_float(images).sub(mean).div_(std)
-
-    return standardize
+def _standardize(images: Tensor, mean: float, std: float, to_float: Any) -> Tensor:
+    """`(B, 1, H, W)` uint8 -> float32, `(images / 255 - mean) / std` in torchvision's order of operations."""
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32).mul_(1 / 255).sub_(mean).div_(std)
+    return to_float(images).sub(mean).div_(std)

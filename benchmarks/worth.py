@@ -1,0 +1,77 @@
+"""Section g: what each part of the lean step is worth, taken out alone."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import steps
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch import loggers
+from measure import Row, compared
+from torch.utils.data import DataLoader
+
+from digits import data, runs
+from digits.loaders import EpochLoader
+from digits.loggers import TensorBoardLogger
+from digits.overhead import STEP_HOOKS, LeanModule, NoProfiler
+
+N = 7
+SIZE = 16  # samples in a batch: the smaller it is, the more of a step is overhead
+Out = Callable[[], AbstractContextManager[Any]]
+
+
+@contextmanager
+def idle_hooks() -> Iterator[None]:
+    """Lightning calls every hook of the module and of each callback."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(runs, "without_idle_hooks", lambda callback: callback))
+        for hook in STEP_HOOKS:
+            stack.enter_context(patch.object(LeanModule, hook, getattr(LightningModule, hook)))
+        yield
+
+
+@contextmanager
+def filled() -> Iterator[None]:
+    """Deterministic mode writes each new tensor: what the project has switched off is on again for the run."""
+    deterministic: Any = torch.utils.deterministic
+    train = Trainer.fit
+
+    def fit(*args: Any, **kwargs: Any) -> None:
+        deterministic.fill_uninitialized_memory = True
+        train(*args, **kwargs)
+
+    with patch.object(Trainer, "fit", fit):
+        yield
+
+
+OUT: dict[str, Out] = {
+    "the transform's two steps as one": lambda: patch.object(data, "fused", lambda transform: transform),
+    "idle hooks passed over": idle_hooks,
+    "`_current_fx_name` set directly": lambda: patch.object(LeanModule, "__setattr__", LightningModule.__setattr__),
+    "a profiler that does nothing": lambda: patch.object(
+        NoProfiler, "profile", lambda self, name: super(NoProfiler, self).profile(name)
+    ),
+    "TensorBoard's writer left to itself": lambda: patch.object(
+        TensorBoardLogger, "save", loggers.TensorBoardLogger.save
+    ),
+    "batches without DataLoader's iterator": lambda: patch.object(
+        EpochLoader, "__iter__", lambda self: (self.begin and self.begin(), DataLoader.__iter__(self))[1]
+    ),
+    "new tensors left unfilled": filled,
+}
+
+
+def rows(device: str) -> list[Row]:
+    times: dict[str, list[float]] = {name: [] for name in ("", *OUT)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(N):
+            for name in times:
+                with OUT[name]() if name else ExitStack():
+                    clock = steps.Clock(steps.WARM, steps.STEPS[SIZE], device)
+                    steps.ours(SIZE, clock)
+                times[name].append(clock.microseconds)
+    return [compared(f"optimizer step, batch {SIZE}, without: {name}", times[name], times[""], "µs") for name in OUT]
