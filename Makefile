@@ -47,7 +47,7 @@ lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 accuracy: $(READY)  ## measure README's accuracies anew (five minutes)
 	@PYTHONPATH=. $(BIN)/python benchmarks/accuracy.py
 
-bench: $(READY)  ## measure speed and memory side by side with less (ARGS="b c" are sections)
+bench: $(READY)  ## measure speed and memory side by side with less (twenty minutes; ARGS="b c" are sections)
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
 
 dashboard-picture: $(READY)  ## train, and take README's pictures of the dashboard anew (needs Chromium)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tokenize
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -89,6 +90,22 @@ def test_readme_has_the_speeds_that_were_measured() -> None:
     results = json.loads((ROOT / "benchmarks/results.json").read_text())
     assert summary(results) in (ROOT / "README.md").read_text()
     assert rows(results) in (ROOT / "benchmarks/README.md").read_text()
+
+
+def test_bench_names_what_got_worse_by_more_than_a_fifth() -> None:
+    from bench import worse
+
+    def results(slower: float, faster: float) -> dict[str, Any]:
+        cost = {"what": "cost", "ratio": slower, "more_is_better": False}
+        return {"a": {"rows": [cost, {"what": "speed", "ratio": faster, "more_is_better": True}]}}
+
+    assert worse(results(1.0, 10.0), results(1.19, 8.4)) == []
+    assert worse(results(1.0, 10.0), results(0.5, 30.0)) == []
+    assert worse(results(1.0, 10.0), results(1.21, 8.3)) == [
+        "worse: cost: 1 before, 1.21 now",
+        "worse: speed: 10 before, 8.3 now",
+    ]
+    assert worse({}, results(9.0, 0.1)) == []
 
 
 def code_lines(path: Path) -> int:

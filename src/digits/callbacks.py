@@ -45,15 +45,16 @@ class ConfusionMatrix(Callback):
         if not trainer.is_global_zero:
             return
         counts, names = pl_module.counts[stage].compute().cpu().numpy(), class_names(trainer)
-        figure = figures.confusion_matrix(counts, names, f"{stage}  epoch {trainer.current_epoch}", self.normalize)
+        # Which epoch the tested checkpoint is of, the Trainer does not know.
+        title = "test" if stage == "test" else f"val  epoch {trainer.current_epoch + 1}"
+        figure = figures.confusion_matrix(counts, names, title, self.normalize)
         image = figures.pixels(figure)
         log_image(trainer, f"{stage}/confusion_matrix", image)
         if stage == "test":
             rows = zip(names, counts.diagonal(), counts.sum(axis=1), strict=True)
             lines = [f"| {name} | {right} | {total} | {right / max(total, 1):.4f} |" for name, right, total in rows]
-            log_text(
-                trainer, "test/per_class", "\n".join(["| class | right | of | accuracy |", "|---|---|---|---|", *lines])
-            )
+            table = ["| class | right | of | accuracy |", "|---|---|---|---|", *lines]
+            log_text(trainer, "test/per_class", "\n".join(table))
             with replaced(self.run_dir / "confusion_matrix.png") as path:
                 Image.fromarray(image).save(path, format="png")
             with replaced(self.run_dir / "confusion_matrix.csv") as path, path.open("w", newline="") as file:
@@ -134,13 +135,11 @@ class Mistakes(Predictions):
         return sure, images[index], labels[index], predicted[index]
 
     def show(self, trainer: Trainer, *columns: Tensor) -> None:
-        order = [
-            i for i in columns[0].argsort(descending=True, stable=True)[: self.count].tolist() if columns[0][i] > 0
-        ]
-        sure, images, true, predicted = (column[order] for column in columns)
-        figure = figures.mistakes(
-            images[:, 0].numpy(), class_names(trainer), true.tolist(), predicted.tolist(), sure.tolist()
-        )
+        order = columns[0].argsort(descending=True, stable=True)[: self.count]
+        order = order[columns[0][order] > 0]  # right answers have been given 0
+        sure, images, *classes = (column[order] for column in columns)
+        true, predicted = (column.tolist() for column in classes)
+        figure = figures.mistakes(images[:, 0].numpy(), class_names(trainer), true, predicted, sure.tolist())
         log_image(trainer, "test/mistakes", figures.pixels(figure))
 
 

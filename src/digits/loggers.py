@@ -71,17 +71,16 @@ class CSVLogger(loggers.CSVLogger):
         if self._experiment is not None or getattr(rank_zero_only, "rank", None) or not path.exists():
             return super().experiment
         with path.open(newline="") as file:
-            whole = [
-                row for row in csv.DictReader(file) if None not in (*row, *row.values())
-            ]  # a kill may cut the last
+            # Not the last one where a kill has cut it.
+            whole = [row for row in csv.DictReader(file) if None not in (*row, *row.values())]
         rows = [{name: value for name, value in row.items() if value} for row in whole]
         # What training logs at a step is of the step to come, what validation logs of those done.
         kept = [row for row in rows if int(row["step"]) + any("train/" in name for name in row) <= self.steps_done]
-        path.replace(path.with_suffix(".csv.old"))  # it would delete it
+        path.replace(path.with_suffix(".csv.old"))  # it would be deleted
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
             writer = super().experiment
-        writer.metrics = [dict(row) for row in kept]
+        writer.metrics = kept
         writer.save()
         path.with_suffix(".csv.old").unlink()
         return writer

@@ -38,10 +38,7 @@ def without_idle_hooks(callback: Callback) -> Callback:
     for hook in STEP_HOOKS:
         if getattr(getattr(callback, hook), "__func__", None) is getattr(Callback, hook):
             setattr(callback, hook, None)
-    per_epoch = type(callback) is ModelCheckpoint and not (
-        callback._every_n_train_steps or callback._train_time_interval
-    )
-    if per_epoch:
+    if type(callback) is ModelCheckpoint and not callback._every_n_train_steps and not callback._train_time_interval:
         callback.on_train_batch_end = None  # type: ignore[assignment, method-assign]  # it saves after epochs only
     return callback
 

@@ -30,6 +30,7 @@ from digits.folder import PART, RECORD, rank_zero, replaced, write_json
 from digits.model import ImageClassifier
 from digits.overhead import without_idle_hooks
 
+FREE = {"root", "num_workers", "eval_batch_size", "device_resident"}  # data.*: what a resumed run may change
 build = partial(instantiate, _convert_="all")  # plain lists and dicts: what a checkpoint may hold
 
 
@@ -90,9 +91,7 @@ def last_checkpoint(run_dir: Path, cfg: DictConfig) -> Path | None:
     record = OmegaConf.merge(OmegaConf.load(run_dir / RECORD), {"run_dir": cfg.run_dir})
     old, new = (cast("dict[str, Any]", OmegaConf.to_container(part, resolve=True)) for part in (record, cfg))
     for group in ("data", "model", "optimizer", "scheduler"):
-        for key in sorted(
-            (old[group].keys() | new[group].keys()) - {"root", "num_workers", "eval_batch_size", "device_resident"}
-        ):
+        for key in sorted((old[group].keys() | new[group].keys()) - FREE):
             if old[group].get(key) != new[group].get(key):
                 text = f"{group}.{key}={new[group].get(key)}: the run to go on with has {old[group].get(key)}"
                 raise UserError(f"{text}; to begin a new one with its weights, say ckpt_path=.../checkpoints/best.ckpt")
@@ -106,9 +105,8 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], data: Any) -> Any:
     """
     callbacks = [without_idle_hooks(callback) for callback in build(cfg.callbacks).values()]
     trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
-    cast(
-        "Any", torch.utils.deterministic
-    ).fill_uninitialized_memory = False  # `deterministic` would write every new tensor twice
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False  # else deterministic mode writes every new tensor twice
     wanted, cores = trainer.num_devices, os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and wanted > cores:
         raise UserError(f"trainer.devices={wanted}: this machine has {cores} CPU cores; take at most {cores}")

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Around the first import of torch: no garbage is looked for among all that it makes, then or later.
+    """Around the first import of torch: no garbage is looked for among all that it makes, then or until the exit.
 
-    What else the process holds by then is not looked through either, until `gc.unfreeze()`.
+    What else the process holds by then is not looked through either.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -23,6 +23,7 @@ def quick_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+        atexit.register(gc.unfreeze)  # libraries complain about what nobody has collected at the exit
 
 
 @contextmanager
