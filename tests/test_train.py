@@ -145,7 +145,7 @@ def test_two_devices_share_the_test_set(cli: Cli, run_dir: Path) -> None:
 
 def test_profile_says_where_the_time_goes(composed: Compose, run_dir: Path) -> None:
     train(composed("trainer=profile", *QUICK))
-    for stage, call in (("fit", "run_training_batch"), ("test", "run_test_evaluation")):
+    for stage, call in (("fit", "run_training_batch"), ("test", "test_step")):
         assert call in (run_dir / f"{stage}-profile.txt").read_text()
 
 

@@ -67,22 +67,24 @@ class CSVLogger(loggers.CSVLogger):
 
     @property
     def experiment(self) -> ExperimentWriter:
-        path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
-        if self._experiment is not None or getattr(rank_zero_only, "rank", None) or not path.exists():
+        if self._experiment is not None or getattr(rank_zero_only, "rank", None):
             return super().experiment
-        with path.open(newline="") as file:
-            # Not the last one where a kill has cut it.
-            whole = [row for row in csv.DictReader(file) if None not in (*row, *row.values())]
-        rows = [{name: value for name, value in row.items() if value} for row in whole]
-        # What training logs at a step is of the step to come, what validation logs of those done.
-        kept = [row for row in rows if int(row["step"]) + any("train/" in name for name in row) <= self.steps_done]
-        path.replace(path.with_suffix(".csv.old"))  # it would be deleted
+        path, kept = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE, list[dict[str, Any]]()
+        old = path.with_suffix(".csv.old")
+        if path.exists():
+            with path.open(newline="") as file:
+                # Not the last one where a kill has cut it.
+                whole = [row for row in csv.DictReader(file) if None not in (*row, *row.values())]
+            rows = [{name: value for name, value in row.items() if value} for row in whole]
+            # What training logs at a step is of the step to come, what validation logs of those done.
+            kept = [row for row in rows if int(row["step"]) + any("train/" in name for name in row) <= self.steps_done]
+            path.replace(old)  # it would be deleted
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
             writer = super().experiment
         writer.metrics = kept
         writer.save()
-        path.with_suffix(".csv.old").unlink()
+        old.unlink(missing_ok=True)
         return writer
 
 
