@@ -94,6 +94,7 @@ def test_what_the_dashboard_gets(composed: Compose, run_dir: Path) -> None:
         for tag in ("config", "test/per_class")
     }
     assert "lr: 0.04" in text["config"]
+    assert "${" not in text["config"]
     names, counts = read_counts(run_dir)
     assert text["test/per_class"].splitlines()[2:] == [
         f"| {name} | {row[i]} | {row.sum()} | {row[i] / row.sum():.4f} |"

@@ -137,11 +137,10 @@ def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
 
 
 def log_config(trainer: Trainer, cfg: DictConfig) -> None:
-    """Give the loggers the hyperparameters, and TensorBoard the whole config as a text."""
+    """Give the loggers the hyperparameters, and TensorBoard the whole config, resolved, as a text."""
     for logger in trainer.loggers:
         logger.log_hyperparams(hyperparameters(cfg))
-    content = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "run_dir"])
-    log_text(trainer, "config", f"```\n{OmegaConf.to_yaml(content)}```")
+    log_text(trainer, "config", f"```\n{OmegaConf.to_yaml(cfg, resolve=True)}```")
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, int | float | str]:
