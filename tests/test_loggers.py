@@ -66,8 +66,8 @@ def pixels(path: Path) -> np.ndarray:
         return np.array(image)
 
 
-def rows(run_dir: Path) -> list[dict[str, str]]:
-    with (run_dir / "metrics.csv").open(newline="") as file:
+def rows(run_dir: Path, version: str = "version_0") -> list[dict[str, str]]:
+    with (run_dir / "csv" / version / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -76,7 +76,7 @@ def check_csv(run_dir: Path, metrics: dict[str, Any]) -> None:
     assert [row["step"] for row in stored if row["train/loss"]] == ["0", "1", "2"]
     for name, value in logged(metrics).items():
         assert [float(row[name]) for row in stored if row[name]] == [value]
-    hparams = yaml.safe_load((run_dir / "hparams.yaml").read_text())
+    hparams = yaml.safe_load((run_dir / "csv/version_0/hparams.yaml").read_text())
     assert (hparams["optimizer.lr"], hparams["trainer.max_epochs"]) == (0.04, 1)
 
 
@@ -197,42 +197,20 @@ def test_several_at_once(composed: Compose, tmp_path: Path, drawn: dict[str, np.
     check_wandb(run_dir, metrics, drawn)
 
 
-def test_a_resumed_run_keeps_the_rows_that_led_to_it(composed: Compose, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_rows(composed: Compose, tmp_path: Path) -> None:
     train(composed("trainer=debug", "logger=csv"))
     before = rows(tmp_path / "run")
     train(composed("trainer=debug", "trainer.max_epochs=2", "resume=auto", "logger=csv"))
-    after = rows(tmp_path / "run")
-    assert after[: len(before)] == before
+    assert rows(tmp_path / "run") == before
+    after = rows(tmp_path / "run", "version_1")
     steps = {name: [int(row["step"]) for row in after if row[name]] for name in after[0]}
-    assert steps["train/loss"] == steps["train/lr"] == [0, 1, 2, 3, 4, 5]
-    assert steps["val/acc"] == steps["test/acc"] == [3, 6]
-
-
-def test_a_stopped_run_does_not_repeat_rows(composed: Compose, tmp_path: Path) -> None:
-    setting = ["trainer.limit_train_batches=5", "trainer.log_every_n_steps=2", "trainer.max_epochs=1", "logger=csv"]
-    with pytest.raises(SystemExit):
-        train(composed(*setting, "+callbacks.kill={_target_:test_resume.SignalAt,signum:15,step:3}"))
-    with (tmp_path / "run/metrics.csv").open("a") as file:  # work that was lost
-        file.write(",".join("3" if name == "step" else "" for name in rows(tmp_path / "run")[0]) + "\n")
-    train(composed(*setting, "resume=auto"))
-    steps = [int(row["step"]) for row in rows(tmp_path / "run") if row["train/loss"]]
-    assert steps == [1, 3]
-
-
-def test_a_row_that_a_kill_has_cut_is_dropped(composed: Compose, tmp_path: Path) -> None:
-    train(composed("trainer=debug", "logger=csv"))
-    path = tmp_path / "run/metrics.csv"
-    before = rows(tmp_path / "run")
-    with path.open("a") as file:
-        file.write("3")
-    logger = loggers.CSVLogger(steps_done=3, save_dir=str(tmp_path / "run"), name="", version="")
-    assert logger.experiment is not None
-    assert rows(tmp_path / "run") == before  # on disk before anything is logged
+    assert steps["train/loss"] == steps["train/lr"] == [3, 4, 5]
+    assert steps["val/acc"] == steps["test/acc"] == [6]
 
 
 def test_hyperparameters_say_what_was_typed(cli: Cli, tmp_path: Path) -> None:
     assert cli("experiment=notebook", "trainer=debug", "logger=csv", "data.batch_size=64").returncode == 0
-    hparams = yaml.safe_load((tmp_path / "run/hparams.yaml").read_text())
+    hparams = yaml.safe_load((tmp_path / "run/csv/version_0/hparams.yaml").read_text())
     assert hparams | {"experiment": "notebook", "trainer": "debug", "logger": "csv", "data.batch_size": 64} == hparams
     assert hparams | {"model": "LinearClassifier", "optimizer": "SGD", "scheduler.shape": "none"} == hparams
     assert hparams["overrides"] == "experiment=notebook trainer=debug logger=csv data.batch_size=64"

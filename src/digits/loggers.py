@@ -1,8 +1,6 @@
 """Where metrics, figures and the config go besides the run folder's own files."""
 
-import csv
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,7 +11,6 @@ from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from lightning.pytorch import loggers
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
@@ -58,36 +55,6 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         self.experiment.flush()  # a run that goes on from it has its curves until there
 
 
-class CSVLogger(loggers.CSVLogger):
-    """Lightning's, but `metrics.csv` keeps the rows of the first `steps_done` optimizer steps, when a run goes on."""
-
-    def __init__(self, steps_done: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.steps_done = steps_done
-
-    @property
-    def experiment(self) -> ExperimentWriter:
-        if self._experiment is not None or getattr(rank_zero_only, "rank", None):
-            return super().experiment
-        path, kept = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE, list[dict[str, Any]]()
-        old = path.with_suffix(".csv.old")
-        if path.exists():
-            with path.open(newline="") as file:
-                # Not the last one where a kill has cut it.
-                whole = [row for row in csv.DictReader(file) if None not in (*row, *row.values())]
-            rows = [{name: value for name, value in row.items() if value} for row in whole]
-            # What training logs at a step is of the step to come, what validation logs of those done.
-            kept = [row for row in rows if int(row["step"]) + any("train/" in name for name in row) <= self.steps_done]
-            path.replace(old)  # it would be deleted
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
-            writer = super().experiment
-        writer.metrics = kept
-        writer.save()
-        old.unlink(missing_ok=True)
-        return writer
-
-
 class MLFlowLogger(loggers.MLFlowLogger):
     """Lightning's, one process after the other: two that make a new store's tables, or an experiment, would collide."""
 
@@ -129,11 +96,10 @@ def closed() -> Iterator[list[Any]]:
 
 
 def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
-    """The loggers. A resumed run's TensorBoard and table drop what was logged after `checkpoint` and lost."""
-    step = checkpoint.get("global_step", 0)
-    first = {"tensorboard": {"purge_step": step + 1 if checkpoint else 0}, "csv": {"steps_done": step}}
-    resumed = {name: first[name] for name in first if name in cfg.logger and cfg.resume == "auto"}
-    return [*build(OmegaConf.merge(cfg.logger, resumed)).values()]
+    """The loggers; a resumed run's TensorBoard no longer shows what was logged after `checkpoint` and lost."""
+    lost = {"tensorboard": {"purge_step": checkpoint.get("global_step", -1) + 1}}
+    resumed = cfg.resume == "auto" and "tensorboard" in cfg.logger
+    return [*build(OmegaConf.merge(cfg.logger, lost if resumed else {})).values()]
 
 
 def log_config(trainer: Trainer, cfg: DictConfig) -> None:
