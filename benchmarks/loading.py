@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from measure import ROOT, Row, compared, parts
+from measure import Row, compared, parts, pil_mnist
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision import datasets, transforms
 
 N = 7
 SLOW_IMAGES = 6000  # of the 60,000, for PIL
@@ -35,9 +34,7 @@ def indexed(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor,
 
 
 def pil_loader(size: int) -> DataLoader[Any]:
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    dataset = datasets.MNIST(ROOT / "data", train=True, transform=transform, download=True)
-    return DataLoader(Subset(dataset, range(SLOW_IMAGES)), batch_size=size, shuffle=True, num_workers=2)
+    return DataLoader(Subset(pil_mnist(), range(SLOW_IMAGES)), batch_size=size, shuffle=True, num_workers=2)
 
 
 def rows(device: str) -> list[Row]:  # noqa: ARG001

@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning import Trainer
 from torch import Tensor
-from torchvision import datasets
+from torchvision import datasets, transforms
 
 from digits import runs
 from digits.loggers import build_loggers
@@ -68,6 +68,12 @@ def parts(run_dir: str, *overrides: str) -> tuple[Trainer, ImageClassifier, Any]
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data, model = runs.build_parts(cfg)
     return runs.build_trainer(cfg, build_loggers(cfg, {}), data), model, data
+
+
+def pil_mnist() -> datasets.MNIST:
+    """The notebook's training set: each image through PIL, `ToTensor` and `Normalize` when it is asked for."""
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    return datasets.MNIST(ROOT / "data", train=True, transform=transform, download=True)
 
 
 def repeated(count: int) -> tuple[Tensor, Tensor]:

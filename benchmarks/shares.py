@@ -5,6 +5,7 @@ import tempfile
 import time
 
 from measure import Row, compared, run_script
+from whole import seconds
 
 N = 5
 # What the dashboard has besides loss, accuracy and confusion matrix.
@@ -24,14 +25,8 @@ def measured(device: str) -> dict[str, float]:
     return parts | {"whole": end - start}
 
 
-def seconds(device: str, *overrides: str) -> float:
-    """Wall seconds of a default run."""
-    with tempfile.TemporaryDirectory() as folder:
-        return run_script("train.py", f"hydra.run.dir={folder}/run", *overrides, device=device)[0]
-
-
 def rows(device: str) -> list[Row]:
-    pairs = [(seconds(device), seconds(device, *EXTRAS)) for _ in range(N)]
+    pairs = [(seconds("train.py", device), seconds("train.py", device, *EXTRAS)) for _ in range(N)]
     ours, other = map(list, zip(*pairs, strict=True))
     extras = compared("whole process: against one without the dashboard's extras", ours, other, "s", 1.1)
     runs = [measured(device) for _ in range(N)]

@@ -11,12 +11,11 @@ from unittest.mock import patch
 
 import torch
 from lightning import LightningModule, Trainer
-from measure import ROOT, Row, compared, parts, repeated, repeating
+from measure import Row, compared, parts, pil_mnist, repeated, repeating
 from plain import batches
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from torchvision import datasets, transforms
 
 N = 7
 WARM = 50  # steps before the clock starts
@@ -121,9 +120,7 @@ def plain(size: int, clock: Clock) -> None:
 
 def notebook(size: int, clock: Clock) -> None:
     """Images through PIL one by one, in two workers."""
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    dataset = datasets.MNIST(ROOT / "data", train=True, transform=transform, download=True)
-    loop(DataLoader(dataset, batch_size=size, shuffle=True, num_workers=2), clock, fused=False)
+    loop(DataLoader(pil_mnist(), batch_size=size, shuffle=True, num_workers=2), clock, fused=False)
 
 
 def measured(size: int, device: str) -> dict[str, list[float]]:

@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from digits.startup import quick_imports
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -40,16 +42,14 @@ class Timers:
 
 
 def main() -> None:
-    # Here, so that what Python needs to begin is part of what is measured too.
-    from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
-    from lightning.pytorch.loops.fit_loop import _FitLoop
-    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+    # Here, so that what Python needs to begin is part of what is measured too, and as train.py does it.
+    with quick_imports():
+        from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+        from lightning.pytorch.loops.fit_loop import _FitLoop
+        from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
-    from digits import (
-        callbacks,
-        runs,  # noqa: F401  # the rest of what train.py imports
-    )
-    from digits.checkpoints import AtomicCheckpointIO
+        from digits import callbacks
+        from digits.checkpoints import AtomicCheckpointIO
 
     imported, timers = time.time(), Timers()
     timers.around(_TrainingEpochLoop, "run", "training steps")

@@ -8,10 +8,10 @@ from measure import Row, compared, run_script
 LEAST = 9180  # right answers of 10,000: a script that learns less is no comparison
 
 
-def seconds(script: str, device: str) -> float:
-    """Wall seconds of one run of `script`, which must have learned what it should."""
+def seconds(script: str, device: str, *overrides: str) -> float:
+    """Wall seconds of one run of `script`, with overrides if it is train.py, which must have learned what it should."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [f"hydra.run.dir={folder}/run"] if script == "train.py" else []
+        arguments = [f"hydra.run.dir={folder}/run", *overrides] if script == "train.py" else []
         spent, output = run_script(script, *arguments, device=device)
     right = int(re.findall(r"(\d+)/10000", output)[-1])
     assert right >= LEAST, f"{script}: {right} of 10,000"

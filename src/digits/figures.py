@@ -20,6 +20,7 @@ LETTER = 0.62 * DPI / 72  # pixels that a letter of 1 pt is wide, rather more th
 LINE = 1.3 * DPI / 72  # pixels that a line of 1 pt is high
 BLANK = (0.965, 0.965, 0.965, 1.0)
 ERROR_SCALE = 0.10  # the share of a true class at which an error is fully red, the same in every figure
+Label = tuple[float, float, str, dict[str, Any]]  # x and y in pixels from the upper left, text, how it is set
 COLUMNS, ZOOM = 5, 4  # images in a row; pixels of a figure for one of an image, at most
 
 
@@ -52,7 +53,7 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
     left, top, below = 44 + round(name), 36, round(0.75 * name if slanted else LINE * fontsize) + 40
     cell = round(min(SIDE - left - 4.5 * LETTER * fontsize, SIDE - top - below) / size)
     end, middle = size * cell, [cell * (number + 0.5) for number in range(size)]
-    texts: list[tuple[float, float, str, dict[str, Any]]] = []
+    texts: list[Label] = []
     fit = {"fontsize": min(fontsize, 0.95 * cell / (LETTER * max(1, *map(len, cells.flat)))), "ha": "center"}
     for (row, column), text in np.ndenumerate(cells):
         color = "white" if diagonal[row, column] and shares[row, column] > 0.4 else "black"
@@ -125,7 +126,7 @@ def _tiles(images: NDArray[Any], labels: Sequence[str], title: str, cmap: str, c
     fontsize = min(14.0, 0.98 * tile / (LETTER * max([4, *map(len, lines)])))
     above = round(LINE * fontsize * max([label.count("\n") + 1 for label in labels], default=1)) + 8
     canvas = np.full((40 + -(-len(labels) // COLUMNS) * (above + zoom * height + 8), SIDE, 4), 255, dtype=np.uint8)
-    texts: list[tuple[float, float, str, dict[str, Any]]] = [(8, 20, title, {"ha": "left"})]
+    texts: list[Label] = [(8, 20, title, {"ha": "left"})]
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         top = 40 + above + number // COLUMNS * (above + zoom * height + 8)
         left = number % COLUMNS * tile + (tile - zoom * width) // 2
@@ -139,7 +140,7 @@ def _tiles(images: NDArray[Any], labels: Sequence[str], title: str, cmap: str, c
     return figure
 
 
-def _figure(height: int, texts: Sequence[tuple[float, float, str, dict[str, Any]]]) -> tuple[Figure, Axes]:
+def _figure(height: int, texts: Sequence[Label]) -> tuple[Figure, Axes]:
     """A figure of 700 x `height` pixels, axes in its pixels, and texts (x, y, text, how), each vertically centred."""
     figure = Figure(figsize=(SIDE / DPI, height / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, SIDE), ylim=(height, 0), frame_on=False, xticks=[], yticks=[])

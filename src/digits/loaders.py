@@ -71,10 +71,11 @@ class EpochSampler(Sampler[Tensor]):
         return -(-self.samples // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = torch.arange(self.size)
         if self.shuffle:
             seed = self.seed * 1_000_003 + self.epoch  # each pair's own, for 10^6 epochs
             order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
+        else:
+            order = torch.arange(self.size)
         # Tensors, no Python number a sample: those would cost more than the copying. To a GPU they go once an epoch.
         mine = order[self.rank :: self.world][: self.samples].to(self.device)
         yield from mine.split(self.batch_size) if len(mine) else ()

@@ -104,8 +104,9 @@ def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
 
 def log_config(trainer: Trainer, cfg: DictConfig) -> None:
     """Give the loggers the hyperparameters, and TensorBoard the whole config, resolved, as a text."""
+    parameters = hyperparameters(cfg)
     for logger in trainer.loggers:
-        logger.log_hyperparams(hyperparameters(cfg))
+        logger.log_hyperparams(parameters)
     log_text(trainer, "config", f"```\n{OmegaConf.to_yaml(cfg, resolve=True)}```")
 
 

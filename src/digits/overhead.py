@@ -46,9 +46,6 @@ def without_idle_hooks(callback: Callback) -> Callback:
 class LeanModule(LightningModule):
     """A `LightningModule` whose idle hooks are not called. A subclass that defines one of them gets it called."""
 
-    on_train_batch_start = on_before_zero_grad = on_before_backward = on_after_backward = None  # type: ignore[assignment]
-    on_before_optimizer_step = on_train_batch_end = None  # type: ignore[assignment]
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Lightning asks for the arguments of training_step at every step: here is the answer.
@@ -59,3 +56,7 @@ class LeanModule(LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+
+for _hook in STEP_HOOKS:
+    setattr(LeanModule, _hook, None)

@@ -35,11 +35,10 @@ class StopOnSignal(Callback):
         signal.signal(signum, signal.SIG_DFL)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:  # noqa: ARG002
-        if trainer.world_size == 1 and not self.signum:
-            return
         # Not after an epoch's last batch, to which its validation belongs. Several ranks agree now and then.
-        now = trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if now and not trainer.is_last_batch:
+        agree = trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        alone = self.signum and trainer.world_size == 1
+        if (alone or agree) and not trainer.is_last_batch:
             self._stop_if_asked(trainer, save=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
