@@ -8,37 +8,42 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from digits.errors import Diverged, answered_plainly, check, user_errors
+from digits import runs, sweeps
+from digits.errors import answered_plainly, check, user_errors
 from digits.folder import expanded, recorded
 from digits.startup import leaving_quickly, quick_imports
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` describes, write it into `cfg.run_dir`, and return what its `metrics.json` holds."""
-    start = time.perf_counter()
     check(cfg, Path(__file__).parent / "conf/rules.yaml")
-    # Imported here, so that --help, --cfg and a misspelt key are answered without waiting for torch.
-    with quick_imports():
-        import lightning
-
-        from digits import checkpoints, loggers, progress, runs
-    progress.silence_remarks()
     run_dir = Path(cfg.run_dir)
-    with runs.claimed(run_dir, resume=cfg.fit and cfg.resume == "auto"), loggers.closed() as built:
+    with runs.claimed(run_dir, resume=cfg.resume == "auto"):
         if metrics := runs.finished(run_dir, cfg):
             print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")
             return metrics
+        return fit_and_test(cfg, run_dir)
+
+
+def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    start = time.perf_counter()
+    # Imported here, so that --help, --cfg, a mistake and a finished run are answered without waiting for torch.
+    with quick_imports():
+        import lightning
+
+        from digits import checkpoints, loggers, parts, progress
+    progress.silence_remarks()
+    with loggers.closed() as built:
         with user_errors():
             lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-            data, model = runs.build_parts(cfg)
-            last = runs.last_checkpoint(run_dir, cfg) if cfg.fit else None
+            data, model = parts.build_parts(cfg)
+            last = parts.last_checkpoint(run_dir, cfg) if cfg.fit else None
             ckpt_path = last or cfg.ckpt_path
             checkpoint = checkpoints.restore(model, ckpt_path) if ckpt_path else {}
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
-            trainer = runs.build_trainer(cfg, built, data)
+            trainer = parts.build_trainer(cfg, built, data)
             runs.begin(run_dir, cfg, data)
             loggers.log_config(trainer, cfg)
 
@@ -55,16 +60,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> float | None:
-    """Return the monitored metric, which is what a sweep optimizes; NaN where training diverged."""
-    try:
-        cfg = recorded(cfg, HydraConfig.get().overrides.task)
-        return train(cfg).get(cfg.monitor)
-    except Diverged as error:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            raise
-        print(error, file=sys.stderr)
-        return float("nan")
+def main(cfg: DictConfig) -> float | str | None:
+    """Return the monitored metric, which is what a sweep optimizes, or in a sweep how the job ended without one."""
+    return sweeps.job(train, recorded(cfg, HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from lightning import Trainer
 from torch import Tensor
 from torchvision import datasets, transforms
 
-from digits import runs
 from digits.loggers import build_loggers
 from digits.model import ImageClassifier
+from digits.parts import build_parts, build_trainer
 from digits.progress import silence_remarks
 
 ROOT = Path(__file__).parents[1]
@@ -66,8 +66,8 @@ def parts(run_dir: str, *overrides: str) -> tuple[Trainer, ImageClassifier, Any]
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         cfg = compose("train", [f"run_dir={run_dir}", f"data.root={ROOT}/data", *overrides])
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    data, model = runs.build_parts(cfg)
-    return runs.build_trainer(cfg, build_loggers(cfg, {}), data), model, data
+    data, model = build_parts(cfg)
+    return build_trainer(cfg, build_loggers(cfg, {}), data), model, data
 
 
 def pil_mnist() -> datasets.MNIST:

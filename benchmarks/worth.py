@@ -13,7 +13,7 @@ from lightning.pytorch import loggers
 from measure import Row, compared
 from torch.utils.data import DataLoader
 
-from digits import data, runs
+from digits import data, parts
 from digits.loaders import EpochLoader
 from digits.loggers import TensorBoardLogger
 from digits.overhead import STEP_HOOKS, LeanModule, NoProfiler
@@ -27,7 +27,7 @@ Out = Callable[[], AbstractContextManager[Any]]
 def idle_hooks() -> Iterator[None]:
     """Lightning calls every hook of the module and of each callback."""
     with ExitStack() as stack:
-        stack.enter_context(patch.object(runs, "without_idle_hooks", lambda callback: callback))
+        stack.enter_context(patch.object(parts, "without_idle_hooks", lambda callback: callback))
         for hook in STEP_HOOKS:
             stack.enter_context(patch.object(LeanModule, hook, getattr(LightningModule, hook)))
         yield

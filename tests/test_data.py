@@ -12,10 +12,10 @@ from torchvision.datasets import MNIST
 from torchvision.transforms.v2 import Compose as Chain
 from torchvision.transforms.v2 import Normalize, RandomErasing, RandomHorizontalFlip, ToDtype
 
-from digits import runs
 from digits.data import MNISTDataModule
 from digits.errors import UserError
 from digits.loaders import EpochLoader, EpochSampler, ImageDataset
+from digits.parts import build_parts, build_trainer
 from digits.progress import silence_remarks
 from digits.transforms import fused
 
@@ -201,8 +201,8 @@ def test_a_resident_data_set_is_on_the_device() -> None:
 def test_predicts_every_test_image(composed: Compose) -> None:
     cfg = composed("logger=none", "trainer.accelerator=cpu")
     silence_remarks()
-    data, model = runs.build_parts(cfg)
-    probabilities = torch.cat(runs.build_trainer(cfg, [], data).predict(model, data))
+    data, model = build_parts(cfg)
+    probabilities = torch.cat(build_trainer(cfg, [], data).predict(model, data))
     assert probabilities.shape == (10_000, 10)
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(10_000))
 

@@ -25,6 +25,10 @@ class Diverged(UserError):
     """Training has left the finite numbers. The checkpoints are those from before."""
 
 
+class Pruned(UserError):
+    """A search has given up on this run, as others did better by the same epoch."""
+
+
 # Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
 _GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 _TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,12 +15,19 @@ from digits.errors import UserError
 
 RECORD = Path(".hydra/config.yaml")  # where a run folder keeps its composed config
 
+ENDED = "ended.json"  # why a job of a sweep ended without metrics: status, message, traceback
+
 PART = ".part"  # the ending of a file that is being written
 
 
 def rank_zero() -> bool:
     """Whether this process is the first of a run on several devices, or the only one."""
     return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+
+
+def in_sweep() -> bool:
+    """Whether this process runs a job of a sweep: Hydra numbers those."""
+    return HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
 def expanded(argv: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from digits.runs import build
+from digits.parts import build
 
 # A run sends nothing out unless its user has said so. MLflow and W&B read this as they are imported, later.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -12,6 +12,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from digits.folder import in_sweep
+
 
 class StopOnSignal(Callback):
     """Ctrl-C and SIGTERM end a run after the batch at hand, with `last.ckpt` saved; a second one ends it at once.
@@ -68,13 +70,16 @@ class EpochLines(TQDMProgressBar):
 
 
 def bar(refresh_rate: int) -> TQDMProgressBar:
-    """A bar on a terminal, updated every `refresh_rate` batches; a line an epoch elsewhere."""
+    """A bar on a terminal, updated every `refresh_rate` batches; a line an epoch elsewhere; in a sweep nothing."""
+    if in_sweep():
+        return TQDMProgressBar(refresh_rate=0)
     return TQDMProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else EpochLines(refresh_rate=0)
 
 
 def silence_remarks() -> None:
     """Keep out of the output what the libraries say at each run and a user can do nothing about."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, and its own shop
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # that processes find each other
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # that it makes an experiment
     for message in (
         ".*isinstance.treespec, LeafSpec",  # Lightning 2.6 calls torch in a way that torch 2.15 deprecates
@@ -83,5 +88,6 @@ def silence_remarks() -> None:
         "The dirpath has changed",  # ckpt_path may come from another run
         ".*your dataloader is not resumable",  # it is, without a state of its own
         "Total length of .* across ranks is zero",  # data.val_size=0 is a choice
+        "It is recommended to use `self.log.*sync_dist=True",  # accuracy comes of counts that all devices have added up
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,0 +1,118 @@
+"""A job of a sweep: it fails alone, and trains on several devices in a process of its own. Imports no torch."""
+
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from digits import results, runs
+from digits.errors import Diverged, Pruned
+from digits.folder import RECORD, in_sweep, rank_zero, replaced
+from digits.startup import quick_imports
+
+Train = Callable[[DictConfig], dict[str, Any]]
+STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
+# Of what was typed about Hydra itself, this belongs to the sweep and not to a job of it.
+OF_THE_SWEEP = re.compile(r"[+~]*hydra[./](mode|run|sweep|sweeper|launcher)\b")
+gpu: list[FileLock] = []  # the lock on this process's GPU, held until its end
+
+
+def job(train: Train, cfg: DictConfig) -> float | str | None:
+    """Train what `cfg` describes, and return the monitored metric.
+
+    In a sweep a job goes on with what its folder holds, prints one line, and fails alone: what it raises is printed
+    and written into its folder, and its status (failed, diverged, pruned) is returned in place of the metric.
+    """
+    if not in_sweep():
+        return train(cfg).get(cfg.monitor)
+    hydra, run_dir = HydraConfig.get(), Path(cfg.run_dir)
+    cfg.resume = cfg.resume or "auto"
+    if hydra.mode == RunMode.MULTIRUN and several_devices(cfg):
+        return own_process(inspect.getfile(train), cfg)
+    name = f"{hydra.job.num + 1}  {' '.join(hydra.overrides.task)}"
+    try:
+        if not (overrides := (run_dir / RECORD).with_stem("overrides")).exists() and rank_zero():
+            with replaced(overrides) as path:
+                path.write_text(OmegaConf.to_yaml(hydra.overrides.task))
+        if "joblib" in hydra.launcher._target_:
+            own_gpu(Path(hydra.sweep.dir))
+        metrics = train(cfg)
+    except Exception as error:
+        status = STATUS.get(type(error), "failed")
+        print(f"{name}  {status}: {runs.failed(run_dir, status, error)}", file=sys.stderr, flush=True)
+        if not rank_zero() or hydra.mode != RunMode.MULTIRUN:
+            sys.exit(1)  # the process that waits for this one hears of it
+        return status
+    if rank_zero():
+        scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in (cfg.monitor, "test/acc") if name in metrics)
+        print(f"{name}  {scores}  {metrics['seconds']:.1f} s", flush=True)
+    return metrics.get(cfg.monitor)
+
+
+def several_devices(cfg: DictConfig) -> bool:
+    """Whether Lightning is to start processes for a run. Under torchrun and srun they are there already."""
+    if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        return False
+    devices = cfg.trainer.devices
+    one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
+    return not one or cfg.trainer.get("num_nodes", 1) > 1
+
+
+def own_process(script: str, cfg: DictConfig) -> float | str | None:
+    """Run this job as a command of its own, wait for it, and return what `job` would.
+
+    The other ranks of a run repeat its command: the sweep's command would make each of them a sweep. Signals go on to
+    the job, once each: it is in a session of its own, where Ctrl-C on the terminal does not reach it.
+    """
+    hydra, run_dir = HydraConfig.get(), Path(cfg.run_dir)
+    sources = {source.provider: source.path for source in hydra.runtime.config_sources}
+    options = [f"--config-name={hydra.job.config_name}", f"--config-path={sources['main']}"]
+    options += [f"--config-dir={sources['command-line']}"] if "command-line" in sources else []
+    kept = [override for override in hydra.overrides.hydra if not OF_THE_SWEEP.match(override)]
+    place = ["hydra.mode=RUN", f"hydra.run.dir='{run_dir}'", f"hydra.job.num={hydra.job.num}"]
+    command = [sys.executable, script, *options, *hydra.overrides.task, *kept, *place]
+    process = subprocess.Popen(command, cwd=hydra.runtime.cwd, start_new_session=True)
+    handlers = {
+        signum: signal.signal(signum, lambda number, _: process.send_signal(number))
+        for signum in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        status = process.wait()
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        sys.exit(status)  # it was stopped, and so is the sweep
+    if status:
+        runs.failed(run_dir, "failed", RuntimeError(f"its process ended with status {status}"))
+    row = results.read(run_dir)
+    return row.metrics.get(cfg.monitor) if row.metrics and not status else row.status if not row.metrics else "failed"
+
+
+def own_gpu(sweep_dir: Path) -> None:
+    """Let this process see one GPU alone until its end: the first that no other worker of the sweep has."""
+    with quick_imports():
+        import torch
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    if gpu or len(names) < 2:
+        return
+    for turn in range(len(names) * (os.cpu_count() or 1)):  # more workers than GPUs share them evenly
+        lock = FileLock(sweep_dir / f".gpu{turn}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        gpu.append(lock)
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[turn % len(names)]
+        return

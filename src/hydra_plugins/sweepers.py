@@ -1,0 +1,63 @@
+"""Sweepers, which Hydra looks for in this package alone. It imports this file at each start: nothing heavy in here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from digits import results, runs
+from digits.errors import UserError
+
+
+class Grid(Sweeper):
+    """Every combination of the values, as Hydra's own sweeper; what is finished is not launched again.
+
+    At the end, and also where the sweep is stopped, there is a table of all jobs in the sweep's folder, printed and as
+    `results.csv`. `UserError` if a job has failed. `params` is a mapping of more overrides.
+    """
+
+    def __init__(self, params: dict[str, Any] | None) -> None:
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.cfg, self.configs, self.folder = config, hydra_context.config_loader, Path(config.hydra.sweep.dir)
+        self.jobs = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        overrides = OverridesParser.create(config_loader=self.configs).parse_overrides(words)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.cfg, self.folder / "multirun.yaml")
+        try:
+            ended = self.run(overrides)
+        finally:
+            if table := results.show(self.folder):
+                print(f"\nresults  {results.write_csv(self.folder, table)}", flush=True)
+        if ended:
+            raise UserError(f"{len(ended)} jobs of this sweep ended as {', '.join(sorted(set(ended)))}, see above")
+
+    def run(self, overrides: list[Override]) -> list[str]:
+        """Run the jobs, and return the statuses of those that have no metrics."""
+        jobs = BasicSweeper.split_arguments(overrides, None)[0]
+        missing = [job for job in jobs if not self.finished(job)]
+        print(f"{len(jobs)} jobs, {len(jobs) - len(missing)} of them finished, in {self.folder}", flush=True)
+        return [value for value in self.launch(missing, 0) if isinstance(value, str)]
+
+    def launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
+        """What each of the jobs returns. They are numbered from `first` on; each is a list of overrides."""
+        return [job.return_value for job in self.jobs.launch(jobs, first)] if jobs else []
+
+    def finished(self, job: list[str]) -> bool:
+        """Whether the job's folder holds its results. This composes its config, and so finds what is misspelt."""
+        cfg = self.configs.load_sweep_config(self.cfg, job)
+        folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return runs.finished(folder, cfg) is not None
