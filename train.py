@@ -20,10 +20,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` describes, write it into `cfg.run_dir`, and return what its `metrics.json` holds."""
     check(cfg, Path(__file__).parent / "conf/rules.yaml")
     run_dir = Path(cfg.run_dir)
-    with runs.claimed(run_dir, resume=cfg.resume == "auto"):
-        if metrics := runs.finished(run_dir, cfg):
-            print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")
-            return metrics
+    if cfg.resume == "auto" and (metrics := runs.finished(run_dir, cfg)):
+        print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")
+        return metrics
+    with runs.claimed(run_dir, resume=cfg.fit and cfg.resume == "auto"):
         return fit_and_test(cfg, run_dir)
 
 

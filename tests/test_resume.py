@@ -349,14 +349,14 @@ def test_the_handlers_of_signals_are_given_back(composed: Compose) -> None:
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_nan_is_one_line_alone_and_a_value_in_a_sweep(cli: Cli, tmp_path: Path) -> None:
+def test_nan_is_one_line_alone_and_a_status_in_a_sweep(cli: Cli, tmp_path: Path) -> None:
     alone = cli("optimizer.lr=1e38")
     assert alone.returncode == 1
     assert "train/loss is" in alone.stderr
     assert len(alone.stderr.splitlines()) <= 2
     sweep = cli("-m", "optimizer.lr=1e38,0.04", "trainer.max_epochs=1")
-    assert sweep.returncode == 0, sweep.stderr
-    assert "train/loss is" in sweep.stderr
+    assert sweep.returncode == 1
+    assert "diverged: train/loss is" in sweep.stderr
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 1
 
 

@@ -209,7 +209,10 @@ def test_every_model_on_every_dataset(
 GROUPS = ["optimizer", "scheduler", "trainer", "callbacks", "experiment"]  # test_loggers.py tries the loggers
 
 
-@pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in choices(group)])
+CHOICES = [f"{group}={name}" for group in GROUPS for name in choices(group) if name != "ddp"]  # that one: test_ddp.py
+
+
+@pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_trains(composed: Compose, run_dir: Path, choice: str) -> None:
     metrics = train(composed(choice, *QUICK, "trainer.limit_train_batches=3"))
     assert metrics["global_step"] == 3

@@ -47,6 +47,7 @@ HINTS = {
     "pip install -U 'wandb": "needs the package wandb: pip install wandb",
     "pip install -U 'mlflow": "needs the package mlflow: pip install mlflow, or only mlflow-skinny sqlalchemy alembic",
     "No module named 'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
+    "/gloo/": "another rank of this run has ended, see what it said; HYDRA_FULL_ERROR=1 shows where this one was",
     "No module named 'alembic": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
 }
 
@@ -122,7 +123,8 @@ def answered_plainly() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
-        if not (theirs or type(error).__name__ == "MisconfigurationException"):  # Lightning's, not imported here
+        # Lightning's own, not imported here, and what torch says when another rank is gone.
+        if not (theirs or type(error).__name__ == "MisconfigurationException" or "/gloo/" in str(error)):
             raise
         print(plain(error), file=sys.stderr)
         sys.exit(1)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from digits.errors import UserError
+from digits.startup import quick_imports
 
 RECORD = Path(".hydra/config.yaml")  # where a run folder keeps its composed config
 
@@ -32,9 +34,11 @@ def in_sweep() -> bool:
 
 def expanded(argv: list[str]) -> list[str]:
     """The command line that Hydra is to see: `resume=<run folder>` makes that folder the run's, unless it evaluates."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        os.environ["RUN_START"] = _agreed_start()
     named = {key: value.strip("'\"") for key, _, value in (argument.partition("=") for argument in argv[1:])}
     resume = named.get("resume", "null")
-    if resume in ("null", "auto") or not rank_zero():  # rank 0 has expanded the command of the others
+    if resume in ("null", "auto", named.get("hydra.run.dir")):  # Lightning repeats what is expanded for other ranks
         return argv
     if not (Path(resume) / RECORD).is_file():
         raise UserError(f"resume={resume}: no run folder, it has no {RECORD}; name one, as in resume=runs/default/...")
@@ -44,6 +48,14 @@ def expanded(argv: list[str]) -> list[str]:
     if {"-m", "--multirun", "hydra.run.dir"} & (set(argv) | set(named)):
         raise UserError(f"resume={resume}: goes on with that one run, in its folder; leave out -m and hydra.run.dir")
     return [*others, f"resume='{resume}'", f"hydra.run.dir='{resume}'"]
+
+
+def _agreed_start() -> str:
+    """The time that names the run folder: under torchrun that of the first rank to come here."""
+    with quick_imports():
+        from torch.distributed import TCPStore
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # torchrun's own
+    return store.compare_set("run_start", "", f"{datetime.now():%Y%m%d-%H%M%S-%f}").decode()
 
 
 def recorded(cfg: DictConfig, overrides: list[str]) -> DictConfig:

@@ -18,7 +18,7 @@ from digits.folder import in_sweep
 class StopOnSignal(Callback):
     """Ctrl-C and SIGTERM end a run after the batch at hand, with `last.ckpt` saved; a second one ends it at once.
 
-    The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+    The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM. A run that fails ends its other ranks.
     """
 
     def __init__(self, run_dir: str) -> None:
@@ -47,6 +47,10 @@ class StopOnSignal(Callback):
         self._stop_if_asked(trainer, save=False)  # last.ckpt is the end of the epoch before
 
     on_train_end = on_test_end = on_train_epoch_start
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        if trainer.strategy.launcher:  # its processes would wait for this one
+            trainer.strategy.launcher.kill(signal.SIGKILL)
 
     def _stop_if_asked(self, trainer: Trainer, save: bool) -> None:
         if not trainer.strategy.reduce_boolean_decision(bool(self.signum), all=False):

@@ -135,11 +135,13 @@ def report(run_dir: Path, scores: dict[str, Any], counts: "Tensor", end: dict[st
 
 
 def failed(run_dir: Path, status: str, error: Exception) -> str:
-    """Write why a job ended without metrics, unless another rank has or uses the folder; return it in a line."""
+    """Write why a job ended without metrics, and return it in a line: what another rank has written before counts."""
     message = plain(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {plain(error)}"
     lines = "".join(traceback.format_exception(error)).splitlines()
     with suppress(Timeout), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
-        if not any((run_dir / name).exists() for name in ("metrics.json", ENDED)):
+        if (run_dir / ENDED).exists():
+            return str(json.loads((run_dir / ENDED).read_text())["message"])
+        if not (run_dir / "metrics.json").exists():
             write_json(run_dir / ENDED, {"status": status, "message": message, "traceback": lines})
     return message
 

@@ -41,7 +41,7 @@ class Grid(Sweeper):
             if table := results.show(self.folder):
                 print(f"\nresults  {results.write_csv(self.folder, table)}", flush=True)
         if ended:
-            raise UserError(f"{len(ended)} jobs of this sweep ended as {', '.join(sorted(set(ended)))}, see above")
+            raise UserError(f"{len(ended)} of this sweep's jobs: {', '.join(sorted(set(ended)))}, see above")
 
     def run(self, overrides: list[Override]) -> list[str]:
         """Run the jobs, and return the statuses of those that have no metrics."""
