@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torchvision import datasets
 
 ROOT = Path(__file__).parents[1]
+PATH = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])  # so that a run finds faults.py
 SMALL_TRAIN, SMALL_TEST = 300, 100  # samples in the small archives
 
 Compose = Callable[..., DictConfig]
@@ -52,7 +53,7 @@ def cli(tmp_path: Path) -> Cli:
         return subprocess.run(
             [sys.executable, "train.py", *arguments, *folders],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH, **(env or {})},
             capture_output=True,
             text=True,
             timeout=120,

@@ -1,7 +1,6 @@
 """Several devices: one run, exact counts, all ranks end together; alone, in a sweep, and under torchrun."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, Cli, Compose
+from faults import fault
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 from test_resume import assert_equal
@@ -71,16 +71,10 @@ def test_two_devices_are_one_run(cli: Cli, composed: Compose, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("how", "rank", "words"),
-    [("raised", 1, "a fault of rank 1"), ("killed", 1, "another rank"), ("raised", 0, "a fault of rank 0")],
+    [("raised", 1, "a fault of rank 1"), ("SIGKILL", 1, "another rank"), ("raised", 0, "a fault of rank 0")],
 )
 def test_a_rank_that_fails_ends_the_others(cli: Cli, tmp_path: Path, how: str, rank: int, words: str) -> None:
-    fault = f"+callbacks.fault={{_target_: faults.Fault, how: {how}, rank: {rank}, step: 3}}"
-    answer = cli(
-        *DDP,
-        *SHORT,
-        fault,
-        env={"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])},
-    )
+    answer = cli(*DDP, *SHORT, fault(how, rank))
     assert answer.returncode == 1
     assert words in answer.stderr
     assert left_over(str(tmp_path)) == []
@@ -98,7 +92,7 @@ def test_a_sweep_runs_each_job_on_both_ranks(cli: Cli, tmp_path: Path, launcher:
         assert f"- seed={seed}\n" in (folder / ".hydra/overrides.yaml").read_text()
     assert not torch.equal(*(weights(folder)["network.linear.weight"] for folder in folders))
     if launcher == "basic":
-        assert cli(f"seed=1", *DDP, *SHORT).returncode == 0
+        assert cli("seed=1", *DDP, *SHORT).returncode == 0
         assert_equal(weights(folders[1]), weights(tmp_path / "run"))
 
 

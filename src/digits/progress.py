@@ -18,7 +18,7 @@ from digits.folder import in_sweep
 class StopOnSignal(Callback):
     """Ctrl-C and SIGTERM end a run after the batch at hand, with `last.ckpt` saved; a second one ends it at once.
 
-    The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM. A run that fails ends its other ranks.
+    The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM. A rank that fails ends the others.
     """
 
     def __init__(self, run_dir: str) -> None:
@@ -59,8 +59,10 @@ class StopOnSignal(Callback):
             trainer.save_checkpoint(self.run_dir / "checkpoints/last.ckpt")
         if trainer.is_global_zero:
             where = f"stopped at epoch {trainer.current_epoch}, optimizer step {trainer.global_step}"
-            on = f"; go on with: python train.py resume={os.path.relpath(self.run_dir)}"
-            print(where + on * (self.run_dir / "checkpoints").exists(), file=sys.stderr)
+            command = f"python train.py resume={os.path.relpath(self.run_dir)}"
+            if in_sweep():
+                command = f"the same command and hydra.sweep.dir={os.path.relpath(self.run_dir.parent)}"
+            print(where + f"; go on with: {command}" * (self.run_dir / "checkpoints").exists(), file=sys.stderr)
         raise SystemExit(128 + (self.signum or signal.SIGTERM))
 
 

@@ -1,0 +1,110 @@
+"""A sweep: jobs that fail alone, go on where they stopped, and equal the single run; its table."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Cli, Compose
+from faults import fault
+from test_resume import assert_equal
+
+from train import train
+
+SHORT = ["trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.limit_test_batches=1", "logger=none"]
+
+
+def job(sweep: Path, *overrides: str) -> Path:
+    """The folder of the job with these overrides."""
+    [folder] = [path for path in sweep.iterdir() if set(overrides) <= set(path.name.split(","))]
+    return folder
+
+
+def state(run_dir: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+    weights: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return weights
+
+
+def test_jobs_fail_alone_and_are_not_repeated(cli: Cli, composed: Compose, tmp_path: Path) -> None:
+    sweep, command = tmp_path / "sweep", ["-m", "seed=0,1", "optimizer.lr=0.04,-1,1e38", "trainer.log_every_n_steps=2"]
+    first = cli(*command, *SHORT)
+    assert first.returncode == 1
+    [head, *lines] = first.stdout.splitlines()
+    assert head == f"6 jobs, 0 of them finished, in {sweep}"
+    progress, table = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert [line.split()[:3] for line in progress] == [
+        [f"{n}", f"seed={s}", "optimizer.lr=0.04"] for n, s in ((1, 0), (4, 1))
+    ]
+    assert table[0].split() == ["val/acc", "test/acc", "status", "seconds", "seed", "optimizer.lr"]
+    assert [line.split()[0] for line in table[3:7]] == ["diverged", "diverged", "failed", "failed"]
+    failures = first.stderr.splitlines()
+    assert [line.split()[1:3] for line in failures[:4]] == [
+        [f"seed={s}", f"optimizer.lr={lr}"] for s in (0, 1) for lr in ("-1", "1e+38")
+    ]
+    assert all("failed: optimizer.lr=-1: must be number > 0" in failures[n] for n in (0, 2))
+    assert all("diverged: train/loss is nan at optimizer step 2" in failures[n] for n in (1, 3))
+    assert failures[4] == "4 of this sweep's jobs: diverged, failed, see above"
+    assert len(failures) == 5
+
+    with (sweep / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["finished"] * 2 + ["diverged"] * 2 + ["failed"] * 2
+    for row in rows[:2]:
+        metrics = json.loads((sweep / row["folder"] / "metrics.json").read_text())
+        assert {name: float(row[name]) for name in metrics if "/" in name or name == "seconds"} == {
+            name: value for name, value in metrics.items() if "/" in name or name == "seconds"
+        }
+    assert float(rows[0]["val/acc"]) >= float(rows[1]["val/acc"])
+    ended = json.loads((job(sweep, "seed=0", "optimizer.lr=-1") / "ended.json").read_text())
+    assert (ended["status"], ended["message"]) == ("failed", "optimizer.lr=-1: must be number > 0")
+
+    alone = tmp_path / "alone"
+    train(composed("seed=1", "optimizer.lr=0.04", "trainer.log_every_n_steps=2", *SHORT, f"run_dir={alone}"))
+    assert_equal(state(job(sweep, "seed=1", "optimizer.lr=0.04")), state(alone))
+
+    finished = job(sweep, "seed=1", "optimizer.lr=0.04")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in finished.rglob("*") if path.is_file()}
+    again = cli(*command, *SHORT)
+    assert again.returncode == 1
+    assert again.stdout.splitlines()[0] == f"6 jobs, 2 of them finished, in {sweep}"
+    assert len(again.stderr.splitlines()) == 5
+    assert {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in finished.rglob("*") if path.is_file()
+    } == before
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_goes_on(cli: Cli, composed: Compose, tmp_path: Path, signum: signal.Signals) -> None:
+    sweep, command = tmp_path / "sweep", ["-m", "seed=0,1,2", fault(signum.name, step=7, seed=1), *SHORT]
+    stopped = cli(*command)
+    assert stopped.returncode == 128 + signum
+    # The fault's callback comes after the one that stops: the next batch is the last one.
+    assert stopped.stderr.startswith(
+        "stopped at epoch 1, optimizer step 8; go on with: the same command and hydra.sweep"
+    )
+    statuses = [line.split() for line in stopped.stdout.splitlines()[-4:-2]]
+    assert [words["finished" in words and 2] for words in statuses] == ["finished", "unfinished"]
+    first = (job(sweep, "seed=0") / "metrics.json").read_bytes()
+
+    again = cli(*command)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.splitlines()[0] == f"3 jobs, 1 of them finished, in {sweep}"
+    assert (job(sweep, "seed=0") / "metrics.json").read_bytes() == first
+    assert len(json.loads((job(sweep, "seed=1") / "provenance.json").read_text())["resumed"]) == 1
+    for seed in (1, 2):
+        train(composed(f"seed={seed}", *SHORT, f"run_dir={tmp_path}/{seed}"))
+        assert_equal(state(job(sweep, f"seed={seed}")), state(tmp_path / str(seed)))
+
+
+def test_seeds_end_in_a_mean(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("-m", "sweep=seeds", *SHORT)
+    assert answer.returncode == 0, answer.stderr
+    values = [json.loads(path.read_text())["val/acc"] for path in (tmp_path / "sweep").glob("*/metrics.json")]
+    mean, std = torch.tensor(values, dtype=torch.float64).mean(), torch.tensor(values, dtype=torch.float64).std()
+    lines = answer.stdout.splitlines()
+    place = lines.index("mean ± standard deviation over seed")
+    assert lines[place + 2].startswith(f"{mean:.4f} ± {std:.4f}  ")
+    assert lines[place + 2].endswith("  5")
