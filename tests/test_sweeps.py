@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from conftest import Cli, Compose
 from faults import fault
 from test_resume import assert_equal
 
+from digits import sweeps
 from train import train
 
 SHORT = ["trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.limit_test_batches=1", "logger=none"]
@@ -108,3 +111,21 @@ def test_seeds_end_in_a_mean(cli: Cli, tmp_path: Path) -> None:
     place = lines.index("mean ± standard deviation over seed")
     assert lines[place + 2].startswith(f"{mean:.4f} ± {std:.4f}  ")
     assert lines[place + 2].endswith("  5")
+
+
+def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workers: list[list[Any]] = [[], [], []]
+    seen = []
+    for worker in workers:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+        monkeypatch.setattr(sweeps, "gpu", worker)
+        sweeps.own_gpu(tmp_path)
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        sweeps.own_gpu(tmp_path)  # its next job
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen[-1]
+    assert seen == ["4", "7", "4"]
+    workers[1][0].release()  # its process has ended
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(sweeps, "gpu", [])
+    sweeps.own_gpu(tmp_path)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"

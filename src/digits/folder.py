@@ -53,7 +53,7 @@ def expanded(argv: list[str]) -> list[str]:
 def _agreed_start() -> str:
     """The time that names the run folder: under torchrun that of the first rank to come here."""
     with quick_imports():
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # torchrun's own
     return store.compare_set("run_start", "", f"{datetime.now():%Y%m%d-%H%M%S-%f}").decode()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from digits import results, runs
 from digits.errors import Diverged, Pruned
 from digits.folder import RECORD, in_sweep, rank_zero, replaced
-from digits.startup import quick_imports
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -100,19 +100,17 @@ def own_process(script: str, cfg: DictConfig) -> float | str | None:
 
 
 def own_gpu(sweep_dir: Path) -> None:
-    """Let this process see one GPU alone until its end: the first that no other worker of the sweep has."""
-    with quick_imports():
-        import torch
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
-    if gpu or len(names) < 2:
-        return
-    for turn in range(len(names) * (os.cpu_count() or 1)):  # more workers than GPUs share them evenly
+    """Let this process see one GPU alone until its end: the first that no other worker of the sweep has.
+
+    More workers than GPUs share them evenly. NVIDIA's are counted as devices of the system: to ask CUDA would be to
+    start it, and then it is too late to choose.
+    """
+    every = ",".join(str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*")))
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", every).split(",")
+    for turn in range(len(names) * (os.cpu_count() or 1) if len(names) > 1 and not gpu else 0):
         lock = FileLock(sweep_dir / f".gpu{turn}.lock", timeout=0)
-        try:
+        with suppress(Timeout):
             lock.acquire()
-        except Timeout:
-            continue
-        gpu.append(lock)
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[turn % len(names)]
-        return
+            gpu.append(lock)
+            os.environ["CUDA_VISIBLE_DEVICES"] = names[turn % len(names)]
+            return

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from digits import results, runs
 from digits.errors import UserError
+from digits.folder import rank_zero, replaced
 
 
 class Grid(Sweeper):
@@ -33,12 +34,13 @@ class Grid(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(config_loader=self.configs).parse_overrides(words)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.cfg, self.folder / "multirun.yaml")
+        if rank_zero():
+            with replaced(self.folder / "multirun.yaml") as path:
+                OmegaConf.save(self.cfg, path)
         try:
             ended = self.run(overrides)
         finally:
-            if table := results.show(self.folder):
+            if rank_zero() and (table := results.show(self.folder)):
                 print(f"\nresults  {results.write_csv(self.folder, table)}", flush=True)
         if ended:
             raise UserError(f"{len(ended)} of this sweep's jobs: {', '.join(sorted(set(ended)))}, see above")
