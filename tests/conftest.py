@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +30,13 @@ torch.set_num_threads(1)  # the tests run in parallel
 def choices(group: str) -> list[str]:
     """The options that a config group holds."""
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def readme(words: str) -> list[str]:
+    """The arguments of the one command on README's page that has these words: what comes after `train.py`."""
+    commands = [line for line in (ROOT / "README.md").read_text().splitlines() if re.match(r"\S+ .*train.py .*", line)]
+    [command] = [command for command in commands if words in command]
+    return shlex.split(command.partition("train.py ")[2], comments=True)
 
 
 @pytest.fixture

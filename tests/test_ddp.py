@@ -1,13 +1,14 @@
 """Several devices: one run, exact counts, all ranks end together; alone, in a sweep, and under torchrun."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Cli, Compose
+from conftest import ROOT, Cli, Compose, readme
 from faults import fault
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
@@ -15,7 +16,7 @@ from test_resume import assert_equal
 
 from train import train
 
-DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+DDP = readme("python train.py trainer=ddp trainer.accelerator=cpu")
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=5", "logger=none"]
 
 
@@ -80,9 +81,8 @@ def test_a_rank_that_fails_ends_the_others(cli: Cli, tmp_path: Path, how: str, r
     assert left_over(str(tmp_path)) == []
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_sweep_runs_each_job_on_both_ranks(cli: Cli, tmp_path: Path, launcher: str) -> None:
-    answer = cli("-m", "seed=0,1", *DDP, *SHORT, f"hydra/launcher={launcher}")
+def test_a_sweep_runs_each_job_on_both_ranks(cli: Cli, tmp_path: Path) -> None:
+    answer = cli(*readme("-m seed=0,1 trainer=ddp"), *SHORT)
     assert answer.returncode == 0, answer.stderr
     folders = sorted(path.parent for path in (tmp_path / "sweep").glob("*/metrics.json"))
     assert [f"seed={seed}," in folder.name for seed, folder in enumerate(folders)] == [True, True]
@@ -91,15 +91,25 @@ def test_a_sweep_runs_each_job_on_both_ranks(cli: Cli, tmp_path: Path, launcher:
         assert json.loads((folder / "metrics.json").read_text())["global_step"] == 5
         assert f"- seed={seed}\n" in (folder / ".hydra/overrides.yaml").read_text()
     assert not torch.equal(*(weights(folder)["network.linear.weight"] for folder in folders))
-    if launcher == "basic":
-        assert cli("seed=1", *DDP, *SHORT).returncode == 0
-        assert_equal(weights(folders[1]), weights(tmp_path / "run"))
+    assert cli("seed=1", *DDP, *SHORT).returncode == 0
+    assert_equal(weights(folders[1]), weights(tmp_path / "run"))
+
+
+def test_a_parallel_sweep_over_the_number_of_devices(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("-m", "hydra/launcher=local", *DDP, "trainer.devices=1,2", *SHORT)
+    assert answer.returncode == 0, answer.stderr
+    for devices in (1, 2):
+        [folder] = (tmp_path / "sweep").glob(f"*trainer.devices={devices},*")
+        assert counts(folder).sum() == 10_000
+        assert json.loads((folder / "metrics.json").read_text())["global_step"] == 5
 
 
 def test_torchrun(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(ROOT / "train.py")]
+    [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("torchrun ")]
+    options = shlex.split(line.partition(" train.py")[0])[1:]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, str(ROOT / "train.py"), *readme("torchrun")]
     run = subprocess.run(
-        [*command, *DDP, *SHORT, f"data.root={ROOT}/data"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*command, *SHORT, f"data.root={ROOT}/data"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
     [run_dir] = tmp_path.glob("runs/default/*")
