@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,12 @@ def readme(words: str) -> list[str]:
     commands = [line for line in (ROOT / "README.md").read_text().splitlines() if re.match(r"\S+ .*train.py .*", line)]
     [command] = [command for command in commands if words in command]
     return shlex.split(command.partition("train.py ")[2], comments=True)
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    """The network of a run's last checkpoint."""
+    checkpoint: Any = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+    return dict(checkpoint["state_dict"])
 
 
 @pytest.fixture

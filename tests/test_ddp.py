@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Cli, Compose, readme
+from conftest import ROOT, Cli, Compose, readme, weights
 from faults import fault
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
@@ -24,12 +24,6 @@ def counts(run_dir: Path) -> torch.Tensor:
     """The confusion matrix `(10, 10)` in a run folder."""
     lines = (run_dir / "confusion_matrix.csv").read_text().splitlines()[1:]
     return torch.tensor([[int(cell) for cell in line.split(",")[1:]] for line in lines])
-
-
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
-    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
-    return state
 
 
 def left_over(word: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Cli, Compose, readme
+from conftest import Cli, Compose, readme, weights
 from faults import fault
 from test_resume import assert_equal
 
@@ -24,12 +24,6 @@ def job(sweep: Path, *overrides: str) -> Path:
     return folder
 
 
-def state(run_dir: Path) -> dict[str, torch.Tensor]:
-    checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
-    weights: dict[str, torch.Tensor] = checkpoint["state_dict"]
-    return weights
-
-
 def test_every_combination_equals_the_single_run(cli: Cli, composed: Compose, tmp_path: Path) -> None:
     answer = cli(*readme("seed=0,1,2 optimizer.lr=0.01,0.04"), *SHORT)
     assert (answer.returncode, answer.stderr) == (0, "")
@@ -43,7 +37,9 @@ def test_every_combination_equals_the_single_run(cli: Cli, composed: Compose, tm
         assert f"- seed={seed}\n- optimizer.lr={lr}\n" in (folder / ".hydra/overrides.yaml").read_text()
     for seed, lr in (pairs[0], pairs[5]):
         train(composed(f"seed={seed}", f"optimizer.lr={lr}", *SHORT, f"run_dir={tmp_path}/{seed}"))
-        assert_equal(state(job(tmp_path / "sweep", f"seed={seed}", f"optimizer.lr={lr}")), state(tmp_path / str(seed)))
+        assert_equal(
+            weights(job(tmp_path / "sweep", f"seed={seed}", f"optimizer.lr={lr}")), weights(tmp_path / str(seed))
+        )
 
 
 def test_jobs_fail_alone_and_are_not_repeated(cli: Cli, tmp_path: Path) -> None:
@@ -109,7 +105,7 @@ def test_a_stopped_sweep_goes_on(cli: Cli, composed: Compose, tmp_path: Path) ->
     assert len(json.loads((job(sweep, "seed=1") / "provenance.json").read_text())["resumed"]) == 1
     for seed in (1, 2):
         train(composed(f"seed={seed}", *SHORT, f"run_dir={tmp_path}/{seed}"))
-        assert_equal(state(job(sweep, f"seed={seed}")), state(tmp_path / str(seed)))
+        assert_equal(weights(job(sweep, f"seed={seed}")), weights(tmp_path / str(seed)))
 
 
 def test_seeds_end_in_a_mean(cli: Cli, tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ _DISK = {
     for name in ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
 }
 
+# What libraries raise that are not imported here: Lightning, joblib, submitit.
+_LIBRARIES = {"MisconfigurationException", "TerminatedWorkerError", "FailedJobError", "UncompletedJobError"}
+
 # What a library says -> what to do about it.
 HINTS = {
     "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
@@ -123,8 +126,7 @@ def answered_plainly() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
-        # Lightning's own, not imported here, and what torch says when another rank is gone.
-        if not (theirs or type(error).__name__ == "MisconfigurationException" or "/gloo/" in str(error)):
+        if not (theirs or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)):  # gloo misses another rank
             raise
         print(plain(error), file=sys.stderr)
         sys.exit(1)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from digits import checkpoints
 from digits.errors import UserError
-from digits.folder import RECORD
+from digits.folder import RECORD, processes
 from digits.model import ImageClassifier
 from digits.overhead import without_idle_hooks
 
@@ -46,7 +46,8 @@ def last_checkpoint(run_dir: Path, cfg: DictConfig) -> Path | None:
 def build_trainer(cfg: DictConfig, loggers: list[Any], data: Any) -> Any:
     """The Trainer with its callbacks.
 
-    `UserError` for more CPU processes than there are cores, or samplers that cannot be shared among devices.
+    `UserError` for more CPU processes than there are cores, other processes than those that SLURM or torchrun has
+    started, or samplers that cannot be shared among devices.
     """
     callbacks = [without_idle_hooks(callback) for callback in build(cfg.callbacks).values()]
     trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
@@ -55,6 +56,10 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], data: Any) -> Any:
     wanted, cores = trainer.num_devices, os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and wanted > cores:
         raise UserError(f"trainer.devices={wanted}: this machine has {cores} CPU cores; take at most {cores}")
+    asked, started = wanted * trainer.num_nodes, processes()
+    if asked != started and (started > 1 or trainer.world_size != asked):  # else Lightning starts them
+        text = f"trainer.devices={wanted} trainer.num_nodes={trainer.num_nodes}: that is {asked} processes"
+        raise UserError(f"{text}, but {started} started; give srun or torchrun the same numbers, or leave it out")
     if trainer.world_size > 1 and (getattr(data, "sampler", None) or getattr(data, "batch_sampler", None)):
         raise UserError(f"trainer.devices={wanted}: data.sampler and data.batch_sampler work on one device alone")
     return trainer

@@ -18,16 +18,22 @@ from digits.folder import in_sweep
 class StopOnSignal(Callback):
     """Ctrl-C and SIGTERM end a run after the batch at hand, with `last.ckpt` saved; a second one ends it at once.
 
-    The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM. A rank that fails ends the others.
+    The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM. Under SLURM a signal only saves: it
+    will end the run itself, and queues again what has not ended by then. Submitit's SIGUSR2, at which a job asks to be
+    queued again, is answered after the saving. A rank that fails ends the others.
     """
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir, self.signum = Path(run_dir), 0
+        self.queue_again: Any = signal.getsignal(signal.SIGUSR2)
+        self.slurm = "SLURM_JOB_ID" in os.environ
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        # In place of Lightning's own, which would end the process with status 0. It restores what was there before.
+        # In place of Lightning's own, which would end the process with status 0 or, under SLURM, save a checkpoint that
+        # a later test would load in place of the best one. It restores what was there before.
+        signums = [signal.SIGINT, signal.SIGTERM, *[signal.SIGUSR1] * self.slurm]
         if threading.current_thread() is threading.main_thread():  # no other may handle signals
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in [*signums, *[signal.SIGUSR2] * callable(self.queue_again)]:
                 signal.signal(signum, self._note)
 
     on_train_start = on_test_start = on_sanity_check_start
@@ -57,6 +63,11 @@ class StopOnSignal(Callback):
             return
         if save:
             trainer.save_checkpoint(self.run_dir / "checkpoints/last.ckpt")
+        if self.slurm and self.signum != signal.SIGINT:
+            signum, self.signum = self.signum, 0
+            if signum == signal.SIGUSR2:
+                self.queue_again(signum, None)
+            return
         if trainer.is_global_zero:
             where = f"stopped at epoch {trainer.current_epoch}, optimizer step {trainer.global_step}"
             command = f"python train.py resume={os.path.relpath(self.run_dir)}"
@@ -94,6 +105,7 @@ def silence_remarks() -> None:
         "The dirpath has changed",  # ckpt_path may come from another run
         ".*your dataloader is not resumable",  # it is, without a state of its own
         "Total length of .* across ranks is zero",  # data.val_size=0 is a choice
+        "The `srun` command is available on your system but is not used",  # where SLURM is, not every run is its job
         "It is recommended to use `self.log.*sync_dist=True",  # accuracy comes of counts that all devices have added up
     ):
         warnings.filterwarnings("ignore", message)

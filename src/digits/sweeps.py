@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from digits import results, runs
 from digits.errors import Diverged, Pruned
-from digits.folder import RECORD, in_sweep, rank_zero, replaced
+from digits.folder import RECORD, in_sweep, processes, rank_zero, replaced
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -61,7 +61,7 @@ def job(train: Train, cfg: DictConfig) -> float | str | None:
 
 def several_devices(cfg: DictConfig) -> bool:
     """Whether Lightning is to start processes for a run. Under torchrun and srun they are there already."""
-    if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+    if processes() > 1:
         return False
     devices = cfg.trainer.devices
     one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
