@@ -1,7 +1,9 @@
 """`python train.py ...` as a user types it: what it answers, how quickly, with which exit status."""
 
+import csv
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +94,28 @@ def test_a_sweep_gives_each_job_a_folder(cli: Cli, tmp_path: Path) -> None:
     folders = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json"))
     assert len(folders) == 2
     assert [f"seed={seed}" in folder for seed, folder in enumerate(folders)] == [True, True]
+
+
+def test_cross_validation_ends_with_mean_and_deviation_over_folds(cli: Cli, tmp_path: Path) -> None:
+    quick = ["trainer.max_epochs=1", "trainer.limit_train_batches=20", "trainer.limit_test_batches=2", "logger=none"]
+    answer = cli("-m", "sweep=folds", "data.folds=3", *quick)
+    assert answer.returncode == 0, answer.stderr
+    files = sorted((tmp_path / "sweep").glob("*/metrics.json"))
+    assert [path.parent.name.split(",")[0] for path in files] == [f"data.fold={fold}" for fold in range(3)]
+    metrics = [json.loads(path.read_text()) for path in files]
+    assert len({scores["val/acc"] for scores in metrics}) == 3
+    means = [
+        f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+        for values in ([scores[name] for scores in metrics] for name in ("val/acc", "test/acc"))
+    ]
+    blocks = answer.stdout.split("\n\n")
+    assert blocks[-2].splitlines()[0] == "mean ± standard deviation over data.fold"
+    assert blocks[-2].splitlines()[2].split("  ") == [*means, "3"]
+    with (tmp_path / "sweep/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    best_first = sorted(range(3), key=lambda fold: -metrics[fold]["val/acc"])
+    assert [int(row["data.fold"]) for row in rows] == best_first
+    assert [float(row["val/acc"]) for row in rows] == [metrics[fold]["val/acc"] for fold in best_first]
 
 
 def test_help_lists_every_choice(cli: Cli) -> None:

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import Normalize, RandomErasing, RandomHorizontal
 
 from digits.data import MNISTDataModule
 from digits.errors import UserError
-from digits.loaders import EpochLoader, EpochSampler, ImageDataset
+from digits.loaders import EpochLoader, EpochSampler, ImageDataset, split
 from digits.parts import build_parts, build_trainer
 from digits.progress import silence_remarks
 from digits.transforms import fused
@@ -65,6 +65,36 @@ def test_all_images_for_training(build: Any) -> None:
     data = build("data.val_size=0")
     assert len(data.train_set) == 60_000
     assert data.val_dataloader() == []
+
+
+@pytest.mark.parametrize("folds", [2, 5, 7])
+def test_folds_are_disjoint_equal_and_cover_the_training_set(build: Any, folds: int) -> None:
+    parts = [build(f"data.folds={folds}", f"data.fold={fold}") for fold in range(folds)]
+    for data in parts:
+        both = torch.cat([data.train_set.indices, data.val_set.indices])
+        assert torch.equal(both.sort().values, torch.arange(60_000))
+        assert sum(len(labels) for _, labels in data.val_dataloader()) == len(data.val_set)
+    validated = torch.cat([data.val_set.indices for data in parts])
+    assert torch.equal(validated.sort().values, torch.arange(60_000))
+    sizes = [len(data.val_set) for data in parts]
+    assert (max(sizes) - min(sizes), sum(sizes)) == (60_000 % folds != 0, 60_000)
+
+
+def test_folds_are_the_same_for_every_seed_and_others_with_split_seed(build: Any) -> None:
+    def kept(*overrides: str) -> torch.Tensor:
+        indices: torch.Tensor = build("data.folds=5", "data.fold=1", *overrides).val_set.indices
+        return indices
+
+    assert torch.equal(kept("seed=0"), kept("seed=1"))
+    assert torch.equal(kept("data.val_size=0"), kept("data.val_size=60000"))  # it has no effect
+    assert not torch.equal(kept("data.split_seed=1"), kept())
+
+
+@pytest.mark.parametrize("size", [5, 6, 9])
+def test_a_few_samples_fall_into_folds_too(size: int) -> None:
+    parts = [split(size, 0, 0, 5, fold)[1].tolist() for fold in range(5)]
+    assert sorted(index for part in parts for index in part) == list(range(size))
+    assert {len(part) for part in parts} <= {size // 5, size // 5 + 1}
 
 
 def test_batches_and_the_last_smaller_one(build: Any) -> None:
@@ -211,6 +241,7 @@ def test_predicts_every_test_image(composed: Compose) -> None:
     ("overrides", "words"),
     [
         (["data.val_size=60000"], "data.val_size=60000: the training set has only 60000 samples"),
+        (["data.folds=60001", "data.fold=0"], "data.folds=60001: the training set has only 60000 samples"),
         (["data.num_classes=11"], "data.num_classes=11: the dataset has 10 classes"),
         (["data.drop_last=true", "data.batch_size=60000"], "data.batch_size=60000 with data.drop_last=true leaves no"),
     ],

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from digits import archives
 from digits.errors import UserError, user_errors
-from digits.loaders import Batch, EpochLoader, EpochSampler, ImageDataset, reseed
+from digits.loaders import Batch, EpochLoader, EpochSampler, ImageDataset, reseed, split
 from digits.transforms import fused
 
 
@@ -23,7 +23,9 @@ class MNISTDataModule(LightningDataModule):
     root: str  # folder of the datasets
     num_classes: int  # how many the dataset must have
     val_size: int  # samples of the training set that are kept for validation
-    split_seed: int  # draws them
+    folds: int | None  # parts of equal size, one of which is kept for validation instead
+    fold: int | None  # which of them, from 0
+    split_seed: int  # draws what is kept
     batch_size: int | None  # samples in a training batch, on each device; None with a batch_sampler
     eval_batch_size: int  # samples in a validation, test or predict batch, on each device
     shuffle: bool  # a new training order each epoch
@@ -51,11 +53,8 @@ class MNISTDataModule(LightningDataModule):
         """Read what `stage` (fit, validate, test, predict) needs into memory, once."""
         if stage in ("fit", "validate") and self.train_set is None:
             whole = self._read(train=True)
-            if self.val_size >= len(whole):
-                raise UserError(f"data.val_size={self.val_size}: the training set has only {len(whole)} samples")
-            order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.split_seed))
-            parts = order[: self.val_size], order[self.val_size :]
-            self.val_set, self.train_set = (whole.part(indices.sort().values) for indices in parts)
+            parts = split(len(whole), self.split_seed, self.val_size, self.folds, self.fold)
+            self.train_set, self.val_set = map(whole.part, parts)
         if stage in ("test", "predict") and self.test_set is None:
             self.test_set = self._read(train=False)
 
@@ -91,7 +90,7 @@ class MNISTDataModule(LightningDataModule):
         return done
 
     def val_dataloader(self) -> EpochLoader | list[Any]:
-        return self._in_order(self.val_set) if self.val_size else []
+        return self._in_order(self.val_set) if len(self.val_set) else []
 
     def test_dataloader(self) -> EpochLoader:
         return self._in_order(self.test_set)

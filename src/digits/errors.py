@@ -70,6 +70,13 @@ def check(cfg: DictConfig, rules: Path) -> None:
     data = cfg.data
     if "batch_sampler" not in data:  # a data module of another kind
         return
+    folds, fold = data.get("folds"), data.get("fold")
+    if fold is not None and (folds is None or fold >= folds):
+        choices = f"must be 0 to {folds - 1}, as data.folds={folds}" if folds else "there are none; add data.folds=5"
+        raise UserError(f"data.fold={fold}: {choices}")
+    if folds is not None and fold is None:
+        every = f"-m 'data.fold=range({folds})'"
+        raise UserError(f"data.folds={folds}: say on which to validate, as in data.fold=0, or on each in turn, {every}")
     if data.batch_sampler and (data.batch_size is not None or data.shuffle or data.sampler or data.drop_last):
         free = "data.batch_size=null data.shuffle=false data.sampler=null data.drop_last=false"
         raise UserError(f"data.batch_sampler makes the batches alone: add {free}")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from digits.errors import UserError
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -40,6 +42,24 @@ class ImageDataset(Dataset[Batch]):
     def __getitems__(self, batch: Sequence[int] | Tensor) -> Batch:
         index = self.indices.index_select(0, torch.as_tensor(batch, device=self.indices.device))
         return self.images.index_select(0, index), self.labels.index_select(0, index)
+
+
+def split(size: int, seed: int, val_size: int, folds: int | None, fold: int | None) -> tuple[Tensor, Tensor]:
+    """The indices for training and for validation, int64, each in order; both from `seed` alone.
+
+    For validation are `val_size` of the `size` samples, or one of `folds` disjoint parts that are equal to within a
+    sample and make up the whole. `UserError` where there are too few samples.
+    """
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    if folds is None or fold is None:
+        if val_size >= size:
+            raise UserError(f"data.val_size={val_size}: the training set has only {size} samples")
+        start, stop = 0, val_size
+    else:
+        if folds > size:
+            raise UserError(f"data.folds={folds}: the training set has only {size} samples")
+        start, stop = fold * size // folds, (fold + 1) * size // folds
+    return torch.cat([order[:start], order[stop:]]).sort().values, order[start:stop].sort().values
 
 
 class EpochSampler(Sampler[Tensor]):
