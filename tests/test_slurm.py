@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,13 +161,22 @@ def test_jobs_go_on_after_a_timeout_and_a_preemption(
     assert_equal(weights(run_dir), weights(tmp_path / "alone"))
 
 
-def test_a_job_on_two_nodes(cluster: dict[str, str], cli: Cli, tmp_path: Path) -> None:
-    options = ["hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "hydra.launcher.cpus_per_task=1"]
+def test_two_nodes_by_submitit_and_by_srun(cluster: dict[str, str], cli: Cli, tmp_path: Path) -> None:
     nodes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.num_nodes=2", "trainer.devices=1"]
-    answer = cli("-m", "seed=3", *options, *nodes, "trainer.max_epochs=1", "trainer.limit_train_batches=5", env=cluster)
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=5"]
+    env = {**os.environ, **cluster, "OMP_NUM_THREADS": "1"}
+    command = shlex.join([*readme("srun python train.py"), *nodes, *short, f"hydra.run.dir={tmp_path}/run"])
+    batch = ["sbatch", "--nodes=2", "--ntasks-per-node=1", "--mem=1G", f"--output={tmp_path}/batch.log"]
+    wrap = f"--wrap=srun {sys.executable} train.py {command}"
+    subprocess.run([*batch, wrap], cwd=ROOT, env=env, check=True, capture_output=True)
+    options = ["hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "hydra.launcher.cpus_per_task=1"]
+    answer = cli("-m", "seed=0", *options, *nodes, *short, env=cluster)
     assert (answer.returncode, answer.stderr) == (0, "")
-    [run_dir] = (tmp_path / "sweep").glob("seed=3,*")
-    lines = (run_dir / "confusion_matrix.csv").read_text().splitlines()[1:]
-    assert sum(int(cell) for line in lines for cell in line.split(",")[1:]) == 10_000
-    assert json.loads((run_dir / "metrics.json").read_text())["global_step"] == 5
-    assert len(list(run_dir.glob("events.*"))) == 2  # one of training, one of the test, both of rank 0
+    wait_until(lambda: (tmp_path / "run/metrics.json").exists())
+    [job] = (tmp_path / "sweep").glob("seed=0,*")
+    for run_dir in (job, tmp_path / "run"):
+        lines = (run_dir / "confusion_matrix.csv").read_text().splitlines()[1:]
+        assert sum(int(cell) for line in lines for cell in line.split(",")[1:]) == 10_000
+        assert json.loads((run_dir / "metrics.json").read_text())["global_step"] == 5
+        assert len(list(run_dir.glob("events.*"))) == 2  # one of training, one of the test, both of rank 0
+    assert_equal(weights(job), weights(tmp_path / "run"))
