@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, Cli, Compose
+from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningModule, Trainer
 
 from digits.errors import UserError
@@ -182,18 +183,27 @@ def wait_for(text: str, process: "subprocess.Popen[str]") -> None:
     raise AssertionError(f"{text} was not printed")
 
 
+KILLED = ["model=mlp", "data.batch_size=250", "trainer.max_epochs=3"]
+
+
+@pytest.fixture(scope="module")
+def unkilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was not killed."""
+    run_dir = tmp_path_factory.mktemp("straight") / "run"
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        train(compose("train", [*KILLED, f"run_dir={run_dir}", f"data.root={ROOT}/data"]))
+    return run_dir
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_process_goes_on_equal_by_its_folder(
-    composed: Compose, cli: Cli, tmp_path: Path, signum: signal.Signals
+    unkilled: Path, cli: Cli, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    setting = ["model=mlp", "data.batch_size=250", "trainer.max_epochs=4"]
-    train(composed(*setting, f"run_dir={tmp_path}/straight"))
-
     run_dir = tmp_path / "run"
-    command = [sys.executable, "train.py", *setting, f"hydra.run.dir={run_dir}"]
+    command = [sys.executable, "train.py", *KILLED, f"hydra.run.dir={run_dir}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for("epoch 1/4", process)
+    wait_for("epoch 1/3", process)
     time.sleep(random.uniform(0, 0.3))
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
@@ -209,7 +219,7 @@ def test_a_killed_process_goes_on_equal_by_its_folder(
     assert again.returncode == 0, again.stderr
     assert again.stderr == ""
     assert (moved / ".hydra/overrides.yaml").read_bytes() == record
-    assert_equal(contents(moved), contents(tmp_path / "straight"))
+    assert_equal(contents(moved), contents(unkilled))
 
 
 def test_evaluating_a_run_again_gives_its_numbers(cli: Cli, tmp_path: Path) -> None:
@@ -303,7 +313,8 @@ def test_a_checkpoint_of_another_network_is_one_line(composed: Compose, stopped:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which root alone may; CI runs as root")
 def test_a_full_disk_leaves_sound_checkpoints(composed: Compose, cli: Cli, tmp_path: Path) -> None:
-    disk, setting = tmp_path / "disk", ["model=mlp", "trainer.max_epochs=3"]  # two checkpoints of 2.1 MB fit, not three
+    # Two checkpoints of 2.1 MB fit, not three.
+    disk, setting = tmp_path / "disk", ["model=mlp", "trainer.max_epochs=3", "trainer.limit_train_batches=60"]
     disk.mkdir()
     train(composed(*setting, f"run_dir={tmp_path}/straight"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], check=True)

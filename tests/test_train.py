@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Cli, Compose, choices
+from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Compose, choices
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util.tensor_util import make_ndarray
 from torchvision.datasets import MNIST, FashionMNIST
 
 from digits import figures
@@ -131,17 +130,6 @@ def test_only_a_linear_classifier_has_a_picture_of_its_weights(composed: Compose
     train(composed(*f"model={model}".split(), *QUICK))
     images = EventAccumulator(str(run_dir), size_guidance={"images": 0}).Reload().Tags()["images"]
     assert ("train/weights" in images) == (model == "linear")
-
-
-def test_two_devices_share_the_test_set(cli: Cli, run_dir: Path) -> None:
-    quick = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
-    answer = cli(*quick, "data.eval_batch_size=999")
-    assert answer.returncode == 0, answer.stderr
-    assert read_counts(run_dir)[1].sum() == 10_000
-    events = EventAccumulator(str(run_dir), size_guidance={"images": 0, "tensors": 0}).Reload()
-    curve = make_ndarray(events.Tensors("test_pr/0")[0].tensor_proto)
-    assert curve[:2, 0].tolist() == [980, 9020]  # above a threshold of 0 are all zeros and all others
-    assert len(events.Images("test/mistakes")) == 1
 
 
 def test_profile_says_where_the_time_goes(composed: Compose, run_dir: Path) -> None:
