@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from digits.folder import in_sweep
 
 
 class StopOnSignal(Callback):
-    """Ctrl-C and SIGTERM end a run after the batch at hand, with `last.ckpt` saved; a second one ends it at once.
+    """Ctrl-C and SIGTERM end a run after the batch at hand, with `last.ckpt` saved; one a second later ends it at once.
 
     The exit status is 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM. Under SLURM a signal only saves: it
     will end the run itself, and queues again what has not ended by then. Submitit's SIGUSR2, at which a job asks to be
@@ -24,7 +25,7 @@ class StopOnSignal(Callback):
     """
 
     def __init__(self, run_dir: str) -> None:
-        self.run_dir, self.signum = Path(run_dir), 0
+        self.run_dir, self.signum, self.since = Path(run_dir), 0, 0.0
         self.queue_again: Any = signal.getsignal(signal.SIGUSR2)
         self.slurm = "SLURM_JOB_ID" in os.environ
 
@@ -39,8 +40,12 @@ class StopOnSignal(Callback):
     on_train_start = on_test_start = on_sanity_check_start
 
     def _note(self, signum: int, frame: object) -> None:  # noqa: ARG002
-        self.signum = signum
-        signal.signal(signum, signal.SIG_DFL)
+        # One Ctrl-C or SIGTERM may come twice: from the terminal or SLURM to all processes, and from a process above.
+        if self.signum and time.monotonic() - self.since > 1:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+        elif not self.signum:
+            self.signum, self.since = signum, time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:  # noqa: ARG002
         # Not after an epoch's last batch, to which its validation belongs. Several ranks agree now and then.

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from digits import results, runs
 from digits.errors import Diverged, Pruned
 from digits.folder import RECORD, in_sweep, processes, rank_zero, replaced
+from digits.workers import stoppable
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -27,6 +28,7 @@ OF_THE_SWEEP = re.compile(r"[+~]*hydra[./](mode|run|sweep|sweeper|launcher)\b")
 gpu: list[FileLock] = []  # the lock on this process's GPU, held until its end
 
 
+@stoppable
 def job(train: Train, cfg: DictConfig) -> float | str | None:
     """Train what `cfg` describes, and return the monitored metric.
 

@@ -12,7 +12,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from digits import results, runs
+from digits import results, runs, workers
 from digits.errors import UserError
 from digits.folder import rank_zero, replaced
 
@@ -54,7 +54,7 @@ class Grid(Sweeper):
 
     def launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
         """What each of the jobs returns. They are numbered from `first` on; each is a list of overrides."""
-        return [job.return_value for job in self.jobs.launch(jobs, first)] if jobs else []
+        return workers.launched(self.jobs, jobs, first) if jobs else []
 
     def finished(self, job: list[str]) -> bool:
         """Whether the job's folder holds its results. This composes its config, and so finds what is misspelt."""

@@ -1,0 +1,134 @@
+"""A sweep in parallel processes is what it is in one: its results, its failures, its end by a signal."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import ROOT, Compose, weights
+
+from train import train
+
+QUICK = ["trainer.limit_train_batches=60", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "logger=none"]
+
+
+def begun(sweep: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """A sweep of two workers as on a machine of two cores, in a process group of its own."""
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    options = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}"]
+    return subprocess.Popen(
+        [sys.executable, "train.py", "-m", *arguments, *options],
+        cwd=ROOT,
+        env={**env, "LOKY_MAX_CPU_COUNT": "2"},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def folder_of(sweep: Path, override: str) -> Path:
+    """The folder of the job that has an override."""
+    return next(path for path in sweep.iterdir() if override in path.name.split(","))
+
+
+def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, tmp_path: Path) -> None:
+    sweep, setting = tmp_path / "sweep", [*QUICK, "trainer.max_epochs=1"]
+    out, err = begun(sweep, "optimizer.lr=0.04,-1,1e38,0.01", *setting).communicate(timeout=60)
+    lines = [re.sub(r"  +", "  ", line) for line in out.splitlines()]
+    scores = {}
+    for lr in ("0.04", "0.01"):
+        run_dir = folder_of(sweep, f"optimizer.lr={lr}")
+        assert json.loads((run_dir / "provenance.json").read_text())["threads"] == 1
+        metrics = json.loads((run_dir / "metrics.json").read_text())
+        scores[lr] = f"{metrics['val/acc']:.4f}  {metrics['test/acc']:.4f}  finished  {metrics['seconds']:.1f}  {lr}"
+    table = lines.index("val/acc  test/acc  status  seconds  optimizer.lr")
+    diverged = "train/loss is nan at optimizer step 50; lower optimizer.lr?"
+    assert sorted(lines[table + 1 : table + 3]) == sorted(scores.values())
+    assert lines[table + 3 : -2] == [
+        f"  diverged  1e+38  {diverged}",
+        "  failed  -1  optimizer.lr=-1: must be number > 0",
+    ]
+    assert lines[-1] == f"results  {sweep}/results.csv"
+    assert sorted(re.sub(r".*  ", "", line) for line in err.splitlines()[:2]) == [
+        f"diverged: {diverged}",
+        "failed: optimizer.lr=-1: must be number > 0",
+    ]
+    assert err.splitlines()[2:] == ["2 of this sweep's jobs: diverged, failed, see above"]
+    with (sweep / "results.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["finished", "finished", "diverged", "failed"]
+
+    assert torch.get_num_threads() == 1
+    train(composed("optimizer.lr=0.01", *setting))
+    for name, tensor in weights(tmp_path / "run").items():
+        assert torch.equal(weights(folder_of(sweep, "optimizer.lr=0.01"))[name], tensor)
+
+
+def steps(sweep: Path) -> list[int]:
+    """The optimizer steps that each job has saved."""
+    saved = sorted(sweep.glob("*/checkpoints/last.ckpt"))
+    return [torch.load(path, weights_only=True)["global_step"] for path in saved]
+
+
+def until(ready: Callable[..., bool], *arguments: Any) -> None:
+    end = time.monotonic() + 60
+    while not ready(*arguments):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def both_have_saved(sweep: Path, since: float) -> bool:
+    return sum(path.stat().st_mtime > since for path in sweep.glob("*/checkpoints/last.ckpt")) == 2
+
+
+def gone(group: int) -> bool:
+    """Whether a process group has no process any more."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def kill_a_worker(group: int) -> None:
+    """As the system does it where memory runs out."""
+    workers = subprocess.run(
+        ["pgrep", "-g", str(group), "-f", "popen_loky"], capture_output=True, text=True, check=True
+    )
+    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+
+
+INTERRUPTS: list[tuple[Callable[[int], None], int, str]] = [
+    (kill_a_worker, 1, "a worker process was ended by SIGKILL(-9), perhaps for want of memory"),
+    (lambda group: os.killpg(group, signal.SIGINT), 130, "stopped at epoch"),  # Ctrl-C on a terminal
+    (lambda group: os.kill(group, signal.SIGTERM), 143, "stopped at epoch"),  # to the sweep's own process alone
+]
+
+
+def test_an_interrupted_sweep_saves_leaves_nobody_and_goes_on(tmp_path: Path) -> None:
+    sweep, before = tmp_path / "sweep", [0, 0]
+    for interrupt, status, said in INTERRUPTS:
+        since = time.time()
+        process = begun(sweep, "seed=0,1,2", *QUICK, "trainer.max_epochs=10000")
+        try:
+            until(both_have_saved, sweep, since)
+            interrupt(process.pid)
+            out, err = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:  # the test has failed: its jobs would go on for long
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == status, err
+        assert (err.count(said), "Traceback" in err) == (1 if status == 1 else 2, False), err
+        assert out.count("unfinished") == 2, out
+        until(gone, process.pid)
+        now = steps(sweep)
+        assert all(ours > theirs for ours, theirs in zip(now, before, strict=True))  # and so no third job has begun
+        before = now
