@@ -69,8 +69,12 @@ def said(*arguments: str) -> None:
             GlobalHydra.instance().clear()
 
 
+def study_in(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="search", storage=trials.database(f"sqlite:///{folder}/optuna.db"))
+
+
 def stored(folder: Path) -> list[FrozenTrial]:
-    return optuna.load_study(study_name="search", storage=f"sqlite:///{folder}/optuna.db").trials
+    return study_in(folder).trials
 
 
 def outcome(folder: Path) -> list[Any]:
@@ -110,7 +114,7 @@ def test_a_trial_is_a_folder(five: Path) -> None:
 
 
 def test_the_best_value_is_the_best_checkpoints(five: Path) -> None:
-    study = optuna.load_study(study_name="search", storage=f"sqlite:///{five}/optuna.db")
+    study = study_in(five)
     assert study.best_value == max(metrics(path.parent)["val/acc"] for path in five.glob("*/metrics.json"))
     for trial in study.trials:
         if trial.state == COMPLETE:
@@ -124,7 +128,7 @@ def test_the_best_epoch_counts_and_not_the_last(tmp_path: Path) -> None:
     worse_and_worse = ["optimizer.lr=interval(0.1,0.3)", "optimizer.momentum=0.95", "data.batch_size=16"]
     few = ["trainer.limit_train_batches=2", "monitor=val/loss", "mode=min", "hydra.sweeper.n_trials=2"]
     said(*FIVE, *worse_and_worse, *few, f"hydra.sweep.dir={tmp_path}")
-    study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/optuna.db")
+    study = study_in(tmp_path)
     best = [min(trial.intermediate_values.values()) for trial in study.trials]
     assert all(2 * value < trial.intermediate_values[2] for value, trial in zip(best, study.trials, strict=True))
     assert [trial.value for trial in study.trials] == pytest.approx(best, rel=1e-6)

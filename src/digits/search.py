@@ -9,6 +9,7 @@ from optuna.pruners import BasePruner
 
 from digits.errors import Pruned
 from digits.folder import in_sweep
+from hydra_plugins.trials import database
 
 
 class Pruning(Callback):
@@ -23,7 +24,7 @@ class Pruning(Callback):
 
     @cached_property
     def study(self) -> optuna.Study:
-        return optuna.load_study(study_name="search", storage=self.storage, pruner=self.pruner)
+        return optuna.load_study(study_name="search", storage=database(self.storage), pruner=self.pruner)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         value = trainer.callback_metrics.get(str(self.monitor))

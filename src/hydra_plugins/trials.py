@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
 Space = dict[str, "BaseDistribution"]  # by the option's name
@@ -76,7 +77,7 @@ class Search(sweepers.Grid):
         with runs.claimed(self.folder, resume=True):
             with user_errors(self.storage):
                 study = optuna.create_study(
-                    study_name="search", storage=self.storage, direction=self.direction, load_if_exists=True
+                    study_name="search", storage=database(self.storage), direction=self.direction, load_if_exists=True
                 )
             if differing := set(study.user_attrs.get("overrides", words)) ^ set(words):
                 other = shlex.join(sorted(differing))
@@ -150,6 +151,14 @@ class Search(sweepers.Grid):
         kept = [word for word, key in fixed.items() if key != "sweep" and not key.startswith("callbacks.pruning")]
         command = shlex.join(["python", "train.py", *kept, *chosen(study.best_trial)])
         self.best = f"history  {picture}\nbest     {self.cfg.monitor} {study.best_value}  {command}\n"
+
+
+def database(url: str) -> "RDBStorage":
+    """Where the trials are kept, without connections that stay open: Python 3.13 warns of those at the end."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.pool import NullPool
+
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
 
 
 def distribution(override: Override) -> "BaseDistribution":
