@@ -17,7 +17,7 @@ from digits.errors import answered_plainly
 # Prints the heavy modules that a command has imported by its end.
 PROBE = """
 import runpy, sys
-heavy = {"torch", "lightning", "torchvision", "matplotlib"}
+heavy = {"torch", "lightning", "torchvision", "matplotlib", "optuna"}
 sys.argv = ["train.py", *sys.argv[1:]]
 try:
     runpy.run_path("train.py", run_name="__main__")
@@ -29,6 +29,7 @@ finally:
 QUICK_ANSWERS = [
     (["--help"], 0, ["experiment=notebook", "model: lenet, linear, mlp", "trainer.accelerator=gpu"]),
     (["--cfg", "job"], 0, ["batch_size: 256", "lr: 0.04", "max_epochs: 5"]),
+    (["--cfg", "job", "sweep=optuna"], 0, ["lr: 0.04", "optuna.pruners.MedianPruner"]),
     (["optimzer.lr=1"], 1, ["optimzer: no such option. Did you mean optimizer?"]),
     (["optimizer.lrr=1"], 1, ["optimizer.lrr: no such option. Did you mean optimizer.lr?", "optimizer.momentum"]),
     (["sed=1"], 1, ["sed: no such option. Did you mean seed?"]),

@@ -1,0 +1,194 @@
+"""The sweeper that searches. Hydra imports it at each start, after `sweepers` by name: nothing heavy up here."""
+
+import random
+import shlex
+import warnings
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from digits import runs
+from digits.errors import UserError, user_errors
+from digits.folder import replaced
+from hydra_plugins import sweepers
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+Space = dict[str, "BaseDistribution"]  # by the option's name
+
+
+class Search(sweepers.Grid):
+    """Optuna's search for the best value of the monitored metric.
+
+    Said again with the same `hydra.sweep.dir` it goes on: what a kill has left is run again, in its folder. The whole
+    comes out as without the kill, as a trial's values follow from `seed`, its number, and the results before it alone.
+
+    `n_trials` counts all trials; `n_jobs` of them run at a time. `direction` is maximize or minimize, `storage` the URL
+    of a database, `sampler` makes an Optuna sampler, given a `seed`. `UserError` if a trial has failed.
+    """
+
+    def __init__(
+        self,
+        params: dict[str, Any] | None,
+        n_trials: int,
+        n_jobs: int,
+        direction: Literal["maximize", "minimize"],
+        seed: int,
+        storage: str,
+        sampler: "Callable[..., BaseSampler]",
+    ) -> None:
+        super().__init__(params)
+        for name, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
+            if type(value) is not int or value < 1:
+                raise UserError(f"hydra.sweeper.{name}={value}: must be integer >= 1")
+        self.n_trials, self.n_jobs, self.direction = n_trials, n_jobs, direction
+        self.seed, self.storage, self.sampler, self.best = seed, storage, sampler, ""
+
+    def sweep(self, arguments: list[str]) -> None:
+        try:
+            super().sweep(arguments)
+        finally:
+            print(self.best, end="", flush=True)  # below the table
+
+    def run(self, overrides: list[Override]) -> list[str]:
+        import optuna
+        from optuna.trial import TrialState
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        space: Space = {}
+        fixed: dict[str, str] = {}  # by their words
+        for override in overrides:  # what is typed comes after `params`, and takes their place
+            space.pop(override.key_or_group, None)
+            if override.is_sweep_override():
+                space[override.key_or_group] = distribution(override)
+            else:
+                fixed[str(override.input_line)] = override.key_or_group
+        words = [*fixed, *(f"{key}={drawn_from}" for key, drawn_from in space.items())]
+        failed = []
+        with runs.claimed(self.folder, resume=True):
+            with user_errors(self.storage):
+                study = optuna.create_study(
+                    study_name="search", storage=database(self.storage), direction=self.direction, load_if_exists=True
+                )
+            if differing := set(study.user_attrs.get("overrides", words)) ^ set(words):
+                other = shlex.join(sorted(differing))
+                raise UserError(f"{self.folder}: a search that differs in {other}; name another hydra.sweep.dir")
+            study.set_user_attr("overrides", words)
+            done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+            print(f"{self.n_trials} trials, {done} of them done, in {self.folder}", flush=True)
+            while batch := self.batch(study, space):
+                jobs = [[*fixed, *chosen(trial)] for trial in batch]
+                for trial in batch:
+                    wait(self.folder / str(trial.number))
+                for trial, value in zip(batch, self.launch(jobs, batch[0].number), strict=True):
+                    if value is None:
+                        raise UserError(f"monitor={self.cfg.monitor}: a run has no such metric to search by")
+                    if isinstance(value, float) and isfinite(value):
+                        study.tell(trial.number, value)
+                    else:
+                        study.tell(trial.number, state=TrialState.PRUNED if value == "pruned" else TrialState.FAIL)
+                    failed += [value] * (value == "failed")
+            self.report(study, fixed)
+        return failed
+
+    def batch(self, study: "Study", space: Space) -> "list[FrozenTrial]":
+        """The trials to run next: those that a kill has left, else `n_jobs` new ones; none at the end.
+
+        All of them are in the storage before the first of them runs, so that a batch that is gone on with knows of the
+        same results as it did at first.
+        """
+        from optuna.trial import TrialState
+
+        def running() -> "list[FrozenTrial]":
+            return study.get_trials(states=(TrialState.RUNNING,))
+
+        count = len(study.get_trials(deepcopy=False))
+        new = -count % self.n_jobs or (0 if running() else self.n_jobs)
+        for number in range(count, min(count + new, self.n_trials)):
+            self.ask(study, space, number)
+        # A launcher numbers its jobs in a row, and a job knows its trial by that number.
+        left = running()
+        return [trial for place, trial in enumerate(left) if trial.number == left[0].number + place]
+
+    def ask(self, study: "Study", space: Space, number: int) -> None:
+        """Add the next trial to the storage, whole or not at all: it is drawn on a copy of the study in memory."""
+        import optuna
+
+        seed = random.Random(f"{self.seed} {number}").getrandbits(32)  # a seed that stays the same repeats trial 0
+        draft = optuna.create_study(direction=self.direction, sampler=self.sampler(seed=seed))
+        draft.add_trials(study.get_trials(deepcopy=False))
+        draft.ask(space)
+        trial = draft.trials[-1]
+        trial.params = {key: readable(value, space[key]) for key, value in trial.params.items()}
+        study.add_trial(trial)
+
+    def report(self, study: "Study", fixed: dict[str, str]) -> None:
+        """Draw the history, and note the command that repeats the best trial, without the search around it."""
+        from optuna.exceptions import ExperimentalWarning
+        from optuna.trial import TrialState
+
+        if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            return
+        from matplotlib import pyplot
+        from optuna.visualization.matplotlib import plot_optimization_history
+
+        pyplot.switch_backend("agg")  # draws without a display
+        with pyplot.rc_context(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*plot_optimization_history is experimental", ExperimentalWarning)
+            plot_optimization_history(study, target_name=self.cfg.monitor)
+            with replaced(picture := self.folder / "optimization_history.png") as path:
+                pyplot.savefig(path, format="png")
+            pyplot.close()
+        kept = [word for word, key in fixed.items() if key != "sweep" and not key.startswith("callbacks.pruning")]
+        command = shlex.join(["python", "train.py", *kept, *chosen(study.best_trial)])
+        self.best = f"history  {picture}\nbest     {self.cfg.monitor} {study.best_value}  {command}\n"
+
+
+def database(url: str) -> "RDBStorage":
+    """Where the trials are kept, without connections that stay open: Python 3.13 warns of those at the end."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.pool import NullPool
+
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+
+
+def distribution(override: Override) -> "BaseDistribution":
+    """What an override lets Optuna draw: an interval's numbers, a range's integers, or one of several words."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    with user_errors(str(override.input_line)):
+        if isinstance(value, IntervalSweep):
+            kind = IntDistribution if isinstance(value.start, int) else FloatDistribution
+            return kind(value.start, value.end, log="log" in value.tags)  # type: ignore[arg-type]
+        if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range) and numbers:
+            return IntDistribution(min(numbers), max(numbers), step=abs(numbers.step))
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def wait(run_dir: Path) -> None:
+    """Until no process is in this folder: those that joblib or SLURM started for a search outlive its kill."""
+    if (path := run_dir / ".lock").exists():
+        with FileLock(path):
+            pass
+
+
+def readable(value: Any, drawn_from: "BaseDistribution") -> Any:
+    """A float with four significant digits, and still in its interval; anything else as it is."""
+    if type(value) is not float:
+        return value
+    return min(max(float(f"{value:.4g}"), drawn_from.low), drawn_from.high)  # type: ignore[attr-defined]
+
+
+def chosen(trial: "FrozenTrial") -> list[str]:
+    """A trial's values as overrides."""
+    return [f"{key}={value}" for key, value in trial.params.items()]
