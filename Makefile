@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format tensorboard dashboard-picture lock rename accuracy bench reproduce soak
+.PHONY: help setup train test lint format tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -37,8 +37,9 @@ format: $(READY)  ## format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
+# It keeps a file open for each run, of which a shell allows 1,024 at first.
 tensorboard: $(READY)  ## start the dashboard over all runs, and print its address
-	@$(BIN)/tensorboard --logdir runs --samples_per_plugin images=0 $(ARGS)
+	@ulimit -n $$(ulimit -Hn); $(BIN)/tensorboard --logdir runs --samples_per_plugin images=0 $(ARGS)
 
 lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --upgrade \
@@ -49,6 +50,9 @@ accuracy: $(READY)  ## measure README's accuracies anew (five minutes)
 
 bench: $(READY)  ## measure speed and memory side by side with less (twenty minutes; ARGS="b c" are sections)
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-sweep: $(READY)  ## measure sweeps: eight jobs in three ways, 10,000 runs in a table (ten minutes)
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py h i
 
 dashboard-picture: $(READY)  ## train, and take README's pictures of the dashboard anew (needs Chromium)
 	@PYTHONPATH=. $(BIN)/python benchmarks/dashboard_picture.py

@@ -1,11 +1,13 @@
-"""Measures the project against what it could be, side by side: `python benchmarks/bench.py [a b c d e f g]`.
+"""Measures the project against what it could be, side by side: `python benchmarks/bench.py [a b c d e f g h i]`.
 
-Prints one table, writes results.json and the tables of benchmarks/README.md and README.md, and says what got worse.
+Prints one table, writes results.json and the tables of benchmarks/README.md, README.md and docs/scale.md, and says what
+got worse.
 """
 
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -14,16 +16,21 @@ from typing import Any
 import answers
 import growth
 import loading
+import many
 import shares
 import steps
+import sweeping
 import torch
 import whole
 import worth
 from markers import replace_between
 from measure import ROOT, Row
 
-SECTIONS = {"a": whole, "b": steps, "c": loading, "d": answers, "e": growth, "f": shares, "g": worth}
+SECTIONS: dict[str, Any] = {"a": whole, "b": steps, "c": loading, "d": answers, "e": growth, "f": shares, "g": worth}
+SECTIONS |= {"h": sweeping, "i": many}
+SCALE = ("h", "i")  # the sections of docs/scale.md
 ON_GPU = ("a", "b")  # once more where there is a GPU, as "a gpu" and "b gpu"
+EVERY = [*SECTIONS, *(f"{name} gpu" for name in ON_GPU)]
 RESULTS = ROOT / "benchmarks/results.json"
 WORSE = 1.2  # how far a ratio may move between two measurements before it is named
 SUMMARY = (  # the rows of the project's README, by how they begin
@@ -33,6 +40,8 @@ SUMMARY = (  # the rows of the project's README, by how they begin
     "loader and transform, batch 256",
     "epoch of 960,000",
     "peak memory",
+    "8 jobs of one epoch: one multirun against",
+    "8 jobs of the notebook's",
 )
 
 
@@ -68,10 +77,10 @@ def line(row: Row) -> str:
 HEAD = "| what | ratio: median (smallest to largest) | n | ours / other | target |\n|---|---|---|---|---|"
 
 
-def rows(results: dict[str, Any]) -> str:
-    """The table of all rows, in Markdown, and what they were measured on."""
+def rows(results: dict[str, Any], sections: Sequence[str]) -> str:
+    """The table of the sections' rows, in Markdown, and what they were measured on."""
     lines, machines = [HEAD], list[str]()
-    for section in [*SECTIONS, *(f"{name} gpu" for name in ON_GPU)]:
+    for section in sections:
         if section not in results:
             lines.append(f"| section {section} | not measured | | | |")
             continue
@@ -114,9 +123,10 @@ def main(names: list[str]) -> None:
     results = old | new
     results = {key: results[key] for key in sorted(results)}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    replace_between(ROOT / "benchmarks/README.md", "bench", rows(results))
+    replace_between(ROOT / "benchmarks/README.md", "bench", rows(results, EVERY))
     replace_between(ROOT / "README.md", "bench", summary(results))
-    print(rows(results))
+    replace_between(ROOT / "docs/scale.md", "bench", rows(results, SCALE))
+    print(rows(results, [name for name in EVERY if name in new]))
     print(*(worse(old, new) or ["nothing got worse by more than 20 %"]), sep="\n")
 
 
