@@ -4,10 +4,12 @@ import gzip
 import hashlib
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from torchvision import datasets
 
@@ -57,17 +60,20 @@ def composed(tmp_path: Path) -> Compose:
     return composed
 
 
+def placed(arguments: Sequence[str], folder: Path) -> list[str]:
+    """The arguments, and that run folders come into `folder`, unless they need none or name one."""
+    if any(argument.startswith(("--help", "--cfg", "hydra.run.dir", "resume=/")) for argument in arguments):
+        return [*arguments]
+    return [*arguments, f"hydra.run.dir={folder}/run", f"hydra.sweep.dir={folder}/sweep"]
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """Run `python train.py` as a user does, with its run folders under a temporary one; text comes back."""
 
     def cli(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        folders = [f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
-        placed = ("--help", "--cfg", "hydra.run.dir", "resume=/")  # these need no folder, or name one
-        if any(argument.startswith(placed) for argument in arguments):
-            folders = []
         return subprocess.run(
-            [sys.executable, "train.py", *arguments, *folders],
+            [sys.executable, "train.py", *placed(arguments, tmp_path)],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH, **(env or {})},
             capture_output=True,
@@ -76,6 +82,34 @@ def cli(tmp_path: Path) -> Cli:
         )
 
     return cli
+
+
+def status_of(*arguments: str) -> int:
+    """The exit status of `python train.py`, run in this process, which has imported torch already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        patch.setattr("digits.startup.leaving_quickly", nullcontext)  # this process stays
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        try:
+            runpy.run_path("train.py", run_name="__main__")
+        except SystemExit as end:
+            return int(end.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+    return 0
+
+
+@pytest.fixture
+def quick_cli(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """As `cli`, in this process: for what does not depend on a process of its own."""
+
+    def quick_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        status = status_of(*placed(arguments, tmp_path))
+        return subprocess.CompletedProcess(arguments, status, *capfd.readouterr())
+
+    return quick_cli
 
 
 @pytest.fixture

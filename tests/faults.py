@@ -1,10 +1,15 @@
-"""Callbacks that fail, for tests of what happens then."""
+"""Callbacks that fail or wait, for tests of what happens then."""
 
+import json
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
+
+from digits.progress import StopOnSignal
 
 
 class Fault(Callback):
@@ -19,6 +24,22 @@ class Fault(Callback):
         if self.how == "raised":
             raise RuntimeError(f"a fault of rank {self.rank}")
         os.kill(os.getpid(), getattr(signal, self.how))
+
+
+class Held(Callback):
+    """In a run that has not been resumed, each batch from optimizer step `step` on waits a minute for a signal."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        provenance = json.loads(Path(trainer.default_root_dir, "provenance.json").read_text())
+        self.over = time.monotonic() + 60 * ("resumed" not in provenance)
+        [self.stop] = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]  # type: ignore[attr-defined]
+
+    def on_train_batch_end(self, trainer: Trainer, *batch: Any) -> None:  # noqa: ARG002
+        while trainer.global_step >= self.step and not self.stop.signum and time.monotonic() < self.over:
+            time.sleep(0.02)
 
 
 def fault(how: str, rank: int = 0, step: int = 3, seed: int = 0) -> str:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli, choices
+from conftest import ROOT, Cli, choices, readme
 from omegaconf import OmegaConf
 
 from digits.errors import answered_plainly
@@ -89,17 +89,17 @@ def test_a_run_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert command[:3] == ["train.py", "seed=0", "trainer=debug"]
 
 
-def test_a_sweep_gives_each_job_a_folder(cli: Cli, tmp_path: Path) -> None:
-    answer = cli("-m", "seed=0,1", "trainer=debug", "logger=none")
+def test_a_sweep_gives_each_job_a_folder(quick_cli: Cli, tmp_path: Path) -> None:
+    answer = quick_cli("-m", "seed=0,1", "trainer=debug", "logger=none")
     assert answer.returncode == 0, answer.stderr
     folders = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json"))
     assert len(folders) == 2
     assert [f"seed={seed}" in folder for seed, folder in enumerate(folders)] == [True, True]
 
 
-def test_cross_validation_ends_with_mean_and_deviation_over_folds(cli: Cli, tmp_path: Path) -> None:
+def test_cross_validation_ends_with_mean_and_deviation_over_folds(quick_cli: Cli, tmp_path: Path) -> None:
     quick = ["trainer.max_epochs=1", "trainer.limit_train_batches=20", "trainer.limit_test_batches=2", "logger=none"]
-    answer = cli("-m", "sweep=folds", "data.folds=3", *quick)
+    answer = quick_cli(*readme("sweep=folds"), "data.folds=3", *quick)
     assert answer.returncode == 0, answer.stderr
     files = sorted((tmp_path / "sweep").glob("*/metrics.json"))
     assert [path.parent.name.split(",")[0] for path in files] == [f"data.fold={fold}" for fold in range(3)]
@@ -117,6 +117,8 @@ def test_cross_validation_ends_with_mean_and_deviation_over_folds(cli: Cli, tmp_
     best_first = sorted(range(3), key=lambda fold: -metrics[fold]["val/acc"])
     assert [int(row["data.fold"]) for row in rows] == best_first
     assert [float(row["val/acc"]) for row in rows] == [metrics[fold]["val/acc"] for fold in best_first]
+    spelt_out = quick_cli("-m", "data.folds=3", "data.fold=range(0,3)", *quick)
+    assert spelt_out.stdout.startswith(f"3 jobs, 3 of them finished, in {tmp_path}/sweep\n")
 
 
 def test_help_lists_every_choice(cli: Cli) -> None:

@@ -1,6 +1,7 @@
 """Several devices: one run, exact counts, all ranks end together; alone, in a sweep, and under torchrun."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 from test_resume import assert_equal
 
+from digits.errors import UserError
+from digits.parts import build_trainer
 from train import train
 
 DDP = readme("python train.py trainer=ddp trainer.accelerator=cpu")
@@ -75,18 +78,51 @@ def test_a_rank_that_fails_ends_the_others(cli: Cli, tmp_path: Path, how: str, r
     assert left_over(str(tmp_path)) == []
 
 
-def test_a_sweep_runs_each_job_on_both_ranks(cli: Cli, tmp_path: Path) -> None:
-    answer = cli(*readme("-m seed=0,1 trainer=ddp"), *SHORT)
+def test_a_sweep_runs_each_job_on_both_ranks_goes_on_and_equals_torchrun(cli: Cli, tmp_path: Path) -> None:
+    # One rank is told to stop in the second job: both do, and so does the sweep.
+    command = [*readme("-m seed=0,1 trainer=ddp"), *SHORT, "trainer.log_every_n_steps=1", fault("SIGTERM", 1, seed=1)]
+    stopped = cli(*command)
+    assert stopped.returncode == 143
+    assert stopped.stderr.startswith(
+        "stopped at epoch 0, optimizer step 4; go on with: the same command and hydra.sweep"
+    )
+    assert [line.split()[0] for line in stopped.stdout.splitlines()[-3:-2]] == ["unfinished"]
+    answer = cli(*command)
     assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.startswith(f"2 jobs, 1 of them finished, in {tmp_path}/sweep\n")
     folders = sorted(path.parent for path in (tmp_path / "sweep").glob("*/metrics.json"))
     assert [f"seed={seed}," in folder.name for seed, folder in enumerate(folders)] == [True, True]
-    for seed, folder in enumerate(folders):
+
+    [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("torchrun ")]
+    options = shlex.split(line.partition(" train.py")[0])[1:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *options, str(ROOT / "train.py"), *readme("torchrun")]
+    run = subprocess.run(
+        [*torchrun, *SHORT, "seed=1", f"data.root={ROOT}/data"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    [alone] = tmp_path.glob("runs/default/*")
+
+    for seed, folder in [*enumerate(folders), (1, alone)]:
         assert counts(folder).sum() == 10_000
         assert json.loads((folder / "metrics.json").read_text())["global_step"] == 5
         assert f"- seed={seed}\n" in (folder / ".hydra/overrides.yaml").read_text()
     assert not torch.equal(*(weights(folder)["network.linear.weight"] for folder in folders))
-    assert cli("seed=1", *DDP, *SHORT).returncode == 0
-    assert_equal(weights(folders[1]), weights(tmp_path / "run"))
+    assert_equal(weights(folders[1]), weights(alone))
+
+
+def test_a_slurm_job_without_srun_is_told(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("NTASKS", "2"), ("NTASKS_PER_NODE", "2"), ("JOB_NAME", "test"), ("JOB_ID", "1")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for name in ("PROCID", "LOCALID", "NODEID"):
+        monkeypatch.setenv(f"SLURM_{name}", "0")
+    cfg = composed("trainer=ddp", "trainer.accelerator=cpu")
+    with pytest.raises(UserError, match="that is 2 processes, but 1 started; give srun or torchrun the same numbers"):
+        build_trainer(cfg, [], None)
 
 
 def test_a_parallel_sweep_over_the_number_of_devices(cli: Cli, tmp_path: Path) -> None:
@@ -96,16 +132,3 @@ def test_a_parallel_sweep_over_the_number_of_devices(cli: Cli, tmp_path: Path) -
         [folder] = (tmp_path / "sweep").glob(f"*trainer.devices={devices},*")
         assert counts(folder).sum() == 10_000
         assert json.loads((folder / "metrics.json").read_text())["global_step"] == 5
-
-
-def test_torchrun(tmp_path: Path) -> None:
-    [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("torchrun ")]
-    options = shlex.split(line.partition(" train.py")[0])[1:]
-    command = [sys.executable, "-m", "torch.distributed.run", *options, str(ROOT / "train.py"), *readme("torchrun")]
-    run = subprocess.run(
-        [*command, *SHORT, f"data.root={ROOT}/data"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    [run_dir] = tmp_path.glob("runs/default/*")
-    assert counts(run_dir).sum() == 10_000
-    assert json.loads((run_dir / "metrics.json").read_text())["global_step"] == 5

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import ROOT, Compose, weights
+from conftest import ROOT, Compose, readme, weights
 
 from train import train
 
@@ -23,9 +23,9 @@ QUICK = ["trainer.limit_train_batches=60", "trainer.limit_val_batches=1", "train
 def begun(sweep: Path, *arguments: str) -> "subprocess.Popen[str]":
     """A sweep of two workers as on a machine of two cores, in a process group of its own."""
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    options = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}"]
+    options = ["hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}"]
     return subprocess.Popen(
-        [sys.executable, "train.py", "-m", *arguments, *options],
+        [sys.executable, "train.py", *arguments, *options],
         cwd=ROOT,
         env={**env, "LOKY_MAX_CPU_COUNT": "2"},
         start_new_session=True,
@@ -42,7 +42,9 @@ def folder_of(sweep: Path, override: str) -> Path:
 
 def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, tmp_path: Path) -> None:
     sweep, setting = tmp_path / "sweep", [*QUICK, "trainer.max_epochs=1"]
-    out, err = begun(sweep, "optimizer.lr=0.04,-1,1e38,0.01", *setting).communicate(timeout=60)
+    out, err = begun(sweep, "-m", "hydra/launcher=local", "optimizer.lr=0.04,-1,1e38,0.01", *setting).communicate(
+        timeout=60
+    )
     lines = [re.sub(r"  +", "  ", line) for line in out.splitlines()]
     scores = {}
     for lr in ("0.04", "0.01"):
@@ -107,7 +109,7 @@ def kill_a_worker(group: int) -> None:
 
 
 INTERRUPTS: list[tuple[Callable[[int], None], int, str]] = [
-    (kill_a_worker, 1, "a worker process was ended by SIGKILL(-9), perhaps for want of memory"),
+    (kill_a_worker, 1, "The exit codes of the workers are {SIGKILL(-9)}"),
     (lambda group: os.killpg(group, signal.SIGINT), 130, "stopped at epoch"),  # Ctrl-C on a terminal
     (lambda group: os.kill(group, signal.SIGTERM), 143, "stopped at epoch"),  # to the sweep's own process alone
 ]
@@ -117,7 +119,7 @@ def test_an_interrupted_sweep_saves_leaves_nobody_and_goes_on(tmp_path: Path) ->
     sweep, before = tmp_path / "sweep", [0, 0]
     for interrupt, status, said in INTERRUPTS:
         since = time.time()
-        process = begun(sweep, "seed=0,1,2", *QUICK, "trainer.max_epochs=10000")
+        process = begun(sweep, *readme("hydra/launcher=local"), *QUICK, "trainer.max_epochs=10000")
         try:
             until(both_have_saved, sweep, since)
             interrupt(process.pid)

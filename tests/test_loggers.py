@@ -208,8 +208,8 @@ def test_a_resumed_run_keeps_its_rows(composed: Compose, tmp_path: Path) -> None
     assert steps["val/acc"] == steps["test/acc"] == [6]
 
 
-def test_hyperparameters_say_what_was_typed(cli: Cli, tmp_path: Path) -> None:
-    assert cli("experiment=notebook", "trainer=debug", "logger=csv", "data.batch_size=64").returncode == 0
+def test_hyperparameters_say_what_was_typed(quick_cli: Cli, tmp_path: Path) -> None:
+    assert quick_cli("experiment=notebook", "trainer=debug", "logger=csv", "data.batch_size=64").returncode == 0
     hparams = yaml.safe_load((tmp_path / "run/csv/version_0/hparams.yaml").read_text())
     assert hparams | {"experiment": "notebook", "trainer": "debug", "logger": "csv", "data.batch_size": 64} == hparams
     assert hparams | {"model": "LinearClassifier", "optimizer": "SGD", "scheduler.shape": "none"} == hparams

@@ -197,7 +197,7 @@ def unkilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_process_goes_on_equal_by_its_folder(
-    unkilled: Path, cli: Cli, tmp_path: Path, signum: signal.Signals
+    unkilled: Path, quick_cli: Cli, tmp_path: Path, signum: signal.Signals
 ) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "train.py", *KILLED, f"hydra.run.dir={run_dir}"]
@@ -215,32 +215,32 @@ def test_a_killed_process_goes_on_equal_by_its_folder(
 
     moved = tmp_path / "optimizer.lr=0.04,seed=0"  # a name as a sweep gives it
     shutil.move(run_dir, moved)
-    again = cli(f"resume={moved}")
+    again = quick_cli(f"resume={moved}")
     assert again.returncode == 0, again.stderr
     assert again.stderr == ""
     assert (moved / ".hydra/overrides.yaml").read_bytes() == record
     assert_equal(contents(moved), contents(unkilled))
 
 
-def test_evaluating_a_run_again_gives_its_numbers(cli: Cli, tmp_path: Path) -> None:
-    assert cli("trainer=debug", "seed=3", f"hydra.run.dir={tmp_path}/first").returncode == 0
-    again = cli("fit=false", f"resume={tmp_path}/first", f"run_dir={tmp_path}/again")
+def test_evaluating_a_run_again_gives_its_numbers(quick_cli: Cli, tmp_path: Path) -> None:
+    assert quick_cli("trainer=debug", "seed=3", f"hydra.run.dir={tmp_path}/first").returncode == 0
+    again = quick_cli("fit=false", f"resume={tmp_path}/first", f"run_dir={tmp_path}/again")
     assert again.returncode == 0, again.stderr
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("first", "again"))
     for key in first.keys() - {"seconds", "best_checkpoint"}:
         assert first[key] == second[key]
 
 
-def test_one_command_begins_goes_on_and_is_done(cli: Cli, tmp_path: Path) -> None:
+def test_one_command_begins_goes_on_and_is_done(quick_cli: Cli, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     setting = ["trainer=debug", "resume=auto"]
-    assert "test accuracy" in cli(*setting).stdout
+    assert "test accuracy" in quick_cli(*setting).stdout
     (run_dir / "metrics.json").rename(tmp_path / "metrics.json")
-    assert "test accuracy" in cli(*setting).stdout
+    assert "test accuracy" in quick_cli(*setting).stdout
     first, again = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, run_dir))
     assert {**first, "seconds": 0} == {**again, "seconds": 0}
     before = (run_dir / ".hydra/config.yaml").read_bytes()
-    done = cli(*setting)
+    done = quick_cli(*setting)
     assert (done.returncode, "finished, nothing is changed" in done.stdout) == (0, True)
     assert (run_dir / ".hydra/config.yaml").read_bytes() == before
 
@@ -312,14 +312,14 @@ def test_a_checkpoint_of_another_network_is_one_line(composed: Compose, stopped:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which root alone may; CI runs as root")
-def test_a_full_disk_leaves_sound_checkpoints(composed: Compose, cli: Cli, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_sound_checkpoints(composed: Compose, quick_cli: Cli, tmp_path: Path) -> None:
     # Two checkpoints of 2.1 MB fit, not three.
     disk, setting = tmp_path / "disk", ["model=mlp", "trainer.max_epochs=3", "trainer.limit_train_batches=60"]
     disk.mkdir()
     train(composed(*setting, f"run_dir={tmp_path}/straight"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], check=True)
     try:
-        answer = cli(*setting, f"hydra.run.dir={disk}/run")
+        answer = quick_cli(*setting, f"hydra.run.dir={disk}/run")
         assert answer.returncode == 1
         assert "No space left on device; mend that" in answer.stderr
         assert len(answer.stderr.splitlines()) <= 2
@@ -327,7 +327,7 @@ def test_a_full_disk_leaves_sound_checkpoints(composed: Compose, cli: Cli, tmp_p
             assert torch.load(disk / f"run/checkpoints/{name}.ckpt", weights_only=True)["epoch"] == 0
         assert not list(disk.rglob("*.part"))
         subprocess.run(["mount", "-o", "remount,size=30m", str(disk)], check=True)
-        assert cli(f"resume={disk}/run").returncode == 0
+        assert quick_cli(f"resume={disk}/run").returncode == 0
         assert_equal(contents(disk / "run"), contents(tmp_path / "straight"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -360,12 +360,12 @@ def test_the_handlers_of_signals_are_given_back(composed: Compose) -> None:
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_nan_is_one_line_alone_and_a_status_in_a_sweep(cli: Cli, tmp_path: Path) -> None:
-    alone = cli("optimizer.lr=1e38")
+def test_nan_is_one_line_alone_and_a_status_in_a_sweep(quick_cli: Cli, tmp_path: Path) -> None:
+    alone = quick_cli("optimizer.lr=1e38")
     assert alone.returncode == 1
     assert "train/loss is" in alone.stderr
     assert len(alone.stderr.splitlines()) <= 2
-    sweep = cli("-m", "optimizer.lr=1e38,0.04", "trainer.max_epochs=1")
+    sweep = quick_cli("-m", "optimizer.lr=1e38,0.04", "trainer.max_epochs=1")
     assert sweep.returncode == 1
     assert "diverged: train/loss is" in sweep.stderr
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 1

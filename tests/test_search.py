@@ -4,22 +4,19 @@ import fcntl
 import json
 import os
 import re
-import runpy
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import torch
-from conftest import ROOT, Cli
-from hydra.core.global_hydra import GlobalHydra
+from conftest import ROOT, Cli, readme, status_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
@@ -32,7 +29,7 @@ from hydra_plugins import trials
 COMPLETE, FAIL, PRUNED, RUNNING = TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING
 QUICK = ["trainer.max_epochs=3", "trainer.limit_train_batches=5", "trainer.limit_test_batches=1", "logger=none"]
 QUICK += [f"~callbacks.{name}" for name in ("confusion_matrix", "weights", "train_batch", "mistakes", "pr_curves")]
-FIVE = ["sweep=optuna", *QUICK, "scheduler=none", "callbacks.pruning.pruner.n_startup_trials=2"]
+FIVE = [*readme("sweep=optuna"), *QUICK, "scheduler=none", "callbacks.pruning.pruner.n_startup_trials=2"]
 FIVE += ["hydra.sweeper.n_trials=5", "hydra.sweeper.sampler.n_startup_trials=3"]
 SURELY_PRUNED = [
     "callbacks.pruning.pruner._target_=optuna.pruners.ThresholdPruner",
@@ -57,16 +54,8 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 def said(*arguments: str) -> None:
-    """Run train.py in this process, as if it were typed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setattr(sys, "argv", ["train.py", *arguments])
-        patch.setattr("digits.startup.leaving_quickly", nullcontext)  # this process stays
-        patch.delenv("HYDRA_FULL_ERROR", raising=False)
-        try:
-            runpy.run_path("train.py", run_name="__main__")
-        finally:
-            GlobalHydra.instance().clear()
+    """Run train.py, which is to succeed."""
+    assert status_of(*arguments) == 0
 
 
 def study_in(folder: Path) -> optuna.Study:
@@ -186,9 +175,7 @@ def test_a_stop_leaves_its_trial_to_be_gone_on_with(tmp_path: Path, monkeypatch:
     arguments = [*FIVE, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=3", f"hydra.sweep.dir={tmp_path}"]
     monkeypatch.setattr(trials.Search, "launch", stopped)
     for _ in range(2):
-        with pytest.raises(SystemExit) as caught:
-            said(*arguments)
-        assert caught.value.code == 143
+        assert status_of(*arguments) == 143
         assert [trial.state for trial in stored(tmp_path)] == [RUNNING, RUNNING]
     firsts = []
 
@@ -214,10 +201,17 @@ def test_pruned_and_diverged_trials_do_not_end_a_search(tmp_path: Path, capfd: p
 
 
 def test_a_failed_trial_is_an_error_at_the_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        said(*FIVE, "hydra.sweeper.n_trials=2", "data.batch_size=0", f"hydra.sweep.dir={tmp_path}")
+    assert status_of(*FIVE, "hydra.sweeper.n_trials=2", "data.batch_size=0", f"hydra.sweep.dir={tmp_path}") == 1
     assert [trial.state for trial in stored(tmp_path)] == [FAIL, FAIL]
-    assert "2 jobs of this sweep ended as failed" in capfd.readouterr().err
+    assert "2 of this sweep's jobs: failed, see above" in capfd.readouterr().err
+    assert status_of(*FIVE, "hydra.sweeper.n_trials=2", "data.batch_size=0", f"hydra.sweep.dir={tmp_path}") == 1
+
+
+def test_an_added_option_is_searched(tmp_path: Path) -> None:
+    said(*FIVE, "+trainer.gradient_clip_val=interval(0,1)", "hydra.sweeper.n_trials=1", f"hydra.sweep.dir={tmp_path}")
+    [trial] = stored(tmp_path)
+    value = trial.params["+trainer.gradient_clip_val"]
+    assert f"- +trainer.gradient_clip_val={value}\n" in (tmp_path / "0/.hydra/overrides.yaml").read_text()
 
 
 def test_trials_at_a_time(cli: Cli, tmp_path: Path) -> None:
@@ -251,9 +245,7 @@ def test_what_still_runs_is_waited_for(tmp_path: Path) -> None:
 def test_what_is_wrong_is_answered_in_a_line(
     five: Path, capfd: pytest.CaptureFixture[str], changed: list[str], words: str
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        said(*FIVE, f"hydra.sweep.dir={five}", *changed)
-    assert caught.value.code == 1
+    assert status_of(*FIVE, f"hydra.sweep.dir={five}", *changed) == 1
     err = capfd.readouterr().err
     assert words in err
     assert len(err.splitlines()) == 1

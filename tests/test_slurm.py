@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli, Compose, readme, weights
+from conftest import PATH, ROOT, Cli, Compose, readme, weights
 from test_resume import assert_equal
 
 from train import train
@@ -101,7 +101,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         wait_until(lambda: sinfo(everything) == "idle 2")
         for name in ("n1", "n2", "slurmctld", "munged"):
             pid = int((home / f"{name}.pid").read_text())
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGKILL)
             wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists())  # type: ignore[misc]
 
 
@@ -121,42 +121,49 @@ def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
 def test_jobs_go_on_after_a_timeout_and_a_preemption(
     cluster: dict[str, str], composed: Compose, tmp_path: Path
 ) -> None:
-    sweep, setting = tmp_path / "sweep", [*QUICK, "trainer.limit_train_batches=100", "trainer.max_epochs=20"]
+    sweep, setting = tmp_path / "sweep", [*QUICK, "trainer.limit_train_batches=100", "trainer.max_epochs=3"]
     options = [
         f"hydra.launcher.{option}" for option in ("partition=low", "mem_gb=1", "cpus_per_task=1", "timeout_min=7")
     ]
     command = [
-        ".venv/bin/python",
+        sys.executable,
         "train.py",
         *readme("hydra/launcher=slurm"),
         *options,
         *setting,
+        "+callbacks.held={_target_: faults.Held, step: 150}",
         f"hydra.sweep.dir={sweep}",
     ]
-    env = {**os.environ, **cluster, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, **cluster, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len(list(sweep.glob("*seed=*/checkpoints/last.ckpt"))) == 2)
-    jobs = subprocess.run(["scontrol", "show", "job", "-o"], env=env, capture_output=True, text=True, check=True).stdout
-    for job in jobs.splitlines():
-        words = dict(word.partition("=")[::2] for word in job.split())
-        assert (words["Partition"], words["TimeLimit"], words["NumNodes"]) == ("low", "00:07:00", "1")
-        assert (words["MinMemoryNode"], words["CPUs/Task"]) == ("1G", "1")
-    assert len(jobs.splitlines()) == 2
+    try:
+        wait_until(lambda: len(list(sweep.glob("*seed=*/checkpoints/last.ckpt"))) == 2)
+        jobs = subprocess.run(
+            ["scontrol", "show", "job", "-o"], env=env, capture_output=True, text=True, check=True
+        ).stdout
+        for job in jobs.splitlines():
+            words = dict(word.partition("=")[::2] for word in job.split())
+            assert (words["Partition"], words["TimeLimit"], words["NumNodes"]) == ("low", "00:07:00", "1")
+            assert (words["MinMemoryNode"], words["CPUs/Task"]) == ("1G", "1")
+        assert len(jobs.splitlines()) == 2
 
-    # The first job gets what SLURM sends before the time is up; the second has to give way to another partition's.
-    subprocess.run(["scancel", "--signal=USR2", "1_0"], env=env, check=True)
-    wait_until(
-        lambda: "Requeued job 1_0 (99 remaining timeouts)" in (sweep / ".submitit/1_0/1_0_0_log.out").read_text()
-    )
-    preempt = ["sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true"]
-    subprocess.run(preempt, env=env, check=True, capture_output=True)
-    out, err = process.communicate(timeout=90)
+        # The first job gets what SLURM sends before the time is up; the second has to give way to another partition's.
+        subprocess.run(["scancel", "--signal=USR2", "1_0"], env=env, check=True)
+        wait_until(
+            lambda: "Requeued job 1_0 (99 remaining timeouts)" in (sweep / ".submitit/1_0/1_0_0_log.out").read_text()
+        )
+        preempt = ["sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true"]
+        subprocess.run(preempt, env=env, check=True, capture_output=True)
+        out, err = process.communicate(timeout=90)
+    finally:
+        process.kill()  # where the test has failed
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[0] == f"2 jobs, 0 of them finished, in {sweep}"
     for seed in (0, 1):
         [run_dir] = sweep.glob(f"*seed={seed},*")
-        assert json.loads((run_dir / "metrics.json").read_text())["global_step"] == 2000
-        assert len(json.loads((run_dir / "provenance.json").read_text())["resumed"]) == 1
+        assert json.loads((run_dir / "metrics.json").read_text())["global_step"] == 300
+        resumed = len(json.loads((run_dir / "provenance.json").read_text())["resumed"])
+        assert resumed in ((1, 2), (1,))[seed]  # the first may be running again when it has to give way too
     train(composed("seed=1", *setting, f"run_dir={tmp_path}/alone"))
     assert_equal(weights(run_dir), weights(tmp_path / "alone"))
 

@@ -3,16 +3,19 @@
 import csv
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import submitit
 import torch
 from conftest import Cli, Compose, readme, weights
 from faults import fault
+from hydra.core.utils import JobReturn, JobStatus
 from test_resume import assert_equal
 
-from digits import sweeps
+from digits import folder, sweeps, workers
 from train import train
 
 SHORT = ["trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.limit_test_batches=1", "logger=none"]
@@ -20,12 +23,12 @@ SHORT = ["trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.limit
 
 def job(sweep: Path, *overrides: str) -> Path:
     """The folder of the job with these overrides."""
-    [folder] = [path for path in sweep.iterdir() if set(overrides) <= set(path.name.split(","))]
-    return folder
+    [found] = [path for path in sweep.iterdir() if set(overrides) <= set(path.name.split(","))]
+    return found
 
 
-def test_every_combination_equals_the_single_run(cli: Cli, composed: Compose, tmp_path: Path) -> None:
-    answer = cli(*readme("seed=0,1,2 optimizer.lr=0.01,0.04"), *SHORT)
+def test_every_combination_equals_the_single_run(quick_cli: Cli, composed: Compose, tmp_path: Path) -> None:
+    answer = quick_cli(*readme("seed=0,1,2 optimizer.lr=0.01,0.04"), *SHORT)
     assert (answer.returncode, answer.stderr) == (0, "")
     lines = answer.stdout.splitlines()
     assert lines[0] == f"6 jobs, 0 of them finished, in {tmp_path}/sweep"
@@ -33,8 +36,8 @@ def test_every_combination_equals_the_single_run(cli: Cli, composed: Compose, tm
     wanted = [[f"{n}", f"seed={seed}", f"optimizer.lr={lr}"] for n, (seed, lr) in enumerate(pairs, start=1)]
     assert [line.split()[:3] for line in lines[1:7]] == wanted
     for seed, lr in pairs:
-        folder = job(tmp_path / "sweep", f"seed={seed}", f"optimizer.lr={lr}")
-        assert f"- seed={seed}\n- optimizer.lr={lr}\n" in (folder / ".hydra/overrides.yaml").read_text()
+        run_dir = job(tmp_path / "sweep", f"seed={seed}", f"optimizer.lr={lr}")
+        assert f"- seed={seed}\n- optimizer.lr={lr}\n" in (run_dir / ".hydra/overrides.yaml").read_text()
     for seed, lr in (pairs[0], pairs[5]):
         train(composed(f"seed={seed}", f"optimizer.lr={lr}", *SHORT, f"run_dir={tmp_path}/{seed}"))
         assert_equal(
@@ -42,9 +45,9 @@ def test_every_combination_equals_the_single_run(cli: Cli, composed: Compose, tm
         )
 
 
-def test_jobs_fail_alone_and_are_not_repeated(cli: Cli, tmp_path: Path) -> None:
+def test_jobs_fail_alone_and_are_not_repeated(quick_cli: Cli, tmp_path: Path) -> None:
     sweep, command = tmp_path / "sweep", ["-m", "seed=0,1", "optimizer.lr=0.04,-1,1e38", "trainer.log_every_n_steps=2"]
-    first = cli(*command, *SHORT)
+    first = quick_cli(*command, *SHORT)
     assert first.returncode == 1
     [head, *lines] = first.stdout.splitlines()
     assert head == f"6 jobs, 0 of them finished, in {sweep}"
@@ -77,7 +80,7 @@ def test_jobs_fail_alone_and_are_not_repeated(cli: Cli, tmp_path: Path) -> None:
 
     finished = job(sweep, "seed=1", "optimizer.lr=0.04")
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in finished.rglob("*") if path.is_file()}
-    again = cli(*command, *SHORT)
+    again = quick_cli(*command, *SHORT)
     assert again.returncode == 1
     assert again.stdout.splitlines()[0] == f"6 jobs, 2 of them finished, in {sweep}"
     assert len(again.stderr.splitlines()) == 5
@@ -86,9 +89,9 @@ def test_jobs_fail_alone_and_are_not_repeated(cli: Cli, tmp_path: Path) -> None:
     } == before
 
 
-def test_a_stopped_sweep_goes_on(cli: Cli, composed: Compose, tmp_path: Path) -> None:
+def test_a_stopped_sweep_goes_on(quick_cli: Cli, composed: Compose, tmp_path: Path) -> None:
     sweep, command = tmp_path / "sweep", ["-m", "seed=0,1,2", fault("SIGINT", step=7, seed=1), *SHORT]
-    stopped = cli(*command)
+    stopped = quick_cli(*command)
     assert stopped.returncode == 130
     # The fault's callback comes after the one that stops: the next batch is the last one.
     assert stopped.stderr.startswith(
@@ -98,7 +101,7 @@ def test_a_stopped_sweep_goes_on(cli: Cli, composed: Compose, tmp_path: Path) ->
     assert [words["finished" in words and 2] for words in statuses] == ["finished", "unfinished"]
     first = (job(sweep, "seed=0") / "metrics.json").read_bytes()
 
-    again = cli(*command)
+    again = quick_cli(*command)
     assert (again.returncode, again.stderr) == (0, "")
     assert again.stdout.splitlines()[0] == f"3 jobs, 1 of them finished, in {sweep}"
     assert (job(sweep, "seed=0") / "metrics.json").read_bytes() == first
@@ -108,8 +111,71 @@ def test_a_stopped_sweep_goes_on(cli: Cli, composed: Compose, tmp_path: Path) ->
         assert_equal(weights(job(sweep, f"seed={seed}")), weights(tmp_path / str(seed)))
 
 
-def test_seeds_end_in_a_mean(cli: Cli, tmp_path: Path) -> None:
-    answer = cli(*readme("sweep=seeds"), *SHORT)
+def test_a_job_at_a_time_is_stopped_as_by_the_default_launcher(quick_cli: Cli, tmp_path: Path) -> None:
+    one = ["hydra/launcher=local", "hydra.launcher.n_jobs=1"]
+    stopped = quick_cli("-m", "seed=0,1", *one, fault("SIGTERM", step=2), *SHORT)
+    assert stopped.returncode == 143
+    [begun] = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
+    assert "seed=0" in begun.name.split(",")
+    assert stopped.stdout.splitlines()[-3].startswith("unfinished")
+
+
+def test_a_sweep_over_names_stays_in_its_folder(quick_cli: Cli, tmp_path: Path) -> None:
+    place = f"hydra.run.dir={tmp_path}/${{name}}"
+    for finished in (0, 2):
+        answer = quick_cli("-m", "name=a,b", place, *SHORT)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert answer.stdout.startswith(f"2 jobs, {finished} of them finished, in {tmp_path}/default\n")
+        assert len((tmp_path / "default/results.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("optimizer.lr=0.1,seed=0", "optimizer.lr=0.1,seed=0"),
+        ("ckpt_path=/a/.b/'c d'.ckpt", "ckpt_path=_a_.b__c_d_.ckpt-760a5e45"),
+        (".x=1", "_x=1-dc4ae538"),
+        ("x=" + 300 * "a", "x=" + 198 * "a" + "-a541fbce"),
+        ("x=" + 200 * "ä", "x=" + 198 * "_" + "-cfc3680a"),
+    ],
+)
+def test_overrides_as_a_folder(overrides: str, name: str) -> None:
+    assert folder.job_folder(overrides) == name
+
+
+def test_a_job_that_slurm_has_killed_fails_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 1)  # for which it waits for a file system to show a result
+
+    def ended(number: int) -> JobReturn:
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)  # as where memory runs out
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=0.5)
+
+    class Launcher:
+        """As the one for SLURM, with processes of this machine."""
+
+        def launch(self, jobs: list[list[str]], first: int) -> list[JobReturn]:
+            executor = submitit.LocalExecutor(tmp_path)
+            submitted = [executor.submit(ended, first + place) for place, _ in enumerate(jobs)]
+            return [job.results()[0] for job in submitted]
+
+    results = submitit.Job.results
+    assert workers.slurm_launched(Launcher(), [["seed=0"], ["seed=1"]], 0) == ["unfinished", 0.5]
+    assert submitit.Job.results is results
+    assert "unfinished: Job " in capfd.readouterr().err
+
+
+def test_torchrun_and_srun_start_no_sweep(quick_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    answer = quick_cli("-m", "seed=0,1")
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (1, 1)
+    assert "leave out torchrun or srun, or leave out -m" in answer.stderr
+
+
+def test_seeds_end_in_a_mean(quick_cli: Cli, tmp_path: Path) -> None:
+    answer = quick_cli(*readme("sweep=seeds"), *SHORT)
     assert answer.returncode == 0, answer.stderr
     values = [json.loads(path.read_text())["val/acc"] for path in (tmp_path / "sweep").glob("*/metrics.json")]
     mean, std = torch.tensor(values, dtype=torch.float64).mean(), torch.tensor(values, dtype=torch.float64).std()

@@ -2,16 +2,13 @@
 
 import fcntl
 import gzip
-import runpy
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
-from hydra.core.global_hydra import GlobalHydra
+from conftest import ROOT, status_of
 
 BATCHES = "data.batch_sampler={_target_:torch.utils.data.BatchSampler,_partial_:true}"
 SAMPLER = "data.sampler={_target_:torch.utils.data.SequentialSampler,_partial_:true}"
@@ -57,6 +54,7 @@ ROWS = [
     ("trainer.precision=12", "trainer: Precision 12 is invalid"),
     ("callbacks.confusion_matrix.normalize=rows", "callbacks.confusion_matrix.normalize=rows: must be true or false"),
     ("callbacks.progress.refresh_rate=0", "callbacks.progress.refresh_rate=0: must be integer >= 1"),
+    ("-m seed=0,0 hydra.sweep.dir={tmp}/sweep", "seed=0: its folder is that of seed=0; leave one out"),
     ("mode=up", "mode=up: must be max or min"),
     (
         "monitor=val/f1",
@@ -122,7 +120,6 @@ def tmp(tmp_path: Path) -> Iterator[Path]:
 def test_one_line_status_1_and_nothing_lost(
     tmp: Path,
     capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     typed: str,
     words: str,
 ) -> None:
@@ -131,13 +128,7 @@ def test_one_line_status_1_and_nothing_lost(
     if not any(argument.startswith(("hydra.run.dir", "resume")) for argument in arguments):
         arguments.append(f"hydra.run.dir={tmp}/new")
     before = {path: path.read_bytes() for path in tmp.rglob("*") if path.is_file()}
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_path("train.py", run_name="__main__")
-    GlobalHydra.instance().clear()
-    assert caught.value.code == 1
+    assert status_of(*arguments) == 1
     err = capfd.readouterr().err
     assert words in err
     assert "Traceback" not in err

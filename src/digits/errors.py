@@ -40,6 +40,8 @@ _DISK = {
     for name in ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
 }
 
+_OURS = "PLAIN_ERRORS"  # set where HYDRA_FULL_ERROR was set by us: processes that are started from here have both
+
 # What libraries raise that are not imported here: Lightning, joblib, submitit.
 _LIBRARIES = {"MisconfigurationException", "TerminatedWorkerError", "FailedJobError", "UncompletedJobError"}
 
@@ -123,10 +125,10 @@ def answered_plainly() -> Iterator[None]:
 
     Any other exception, and with HYDRA_FULL_ERROR=1 every one, goes on with its full traceback.
     """
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" and _OURS not in os.environ:
         yield
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on instead of printing them its way
+    os.environ["HYDRA_FULL_ERROR"] = os.environ[_OURS] = "1"  # Hydra hands its errors on, and does not print them
     try:
         yield
     except KeyboardInterrupt:
@@ -138,7 +140,7 @@ def answered_plainly() -> Iterator[None]:
         print(plain(error), file=sys.stderr)
         sys.exit(1)
     finally:
-        del os.environ["HYDRA_FULL_ERROR"]
+        del os.environ["HYDRA_FULL_ERROR"], os.environ[_OURS]
 
 
 def plain(error: BaseException) -> str:

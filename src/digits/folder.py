@@ -1,7 +1,9 @@
 """A run folder's own config and place, and how files get into it. Imports neither torch nor lightning."""
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,6 +12,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from digits.errors import UserError
@@ -38,6 +41,23 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
+def quoted(path: str | Path) -> str:
+    """A path as Hydra takes it on the command line, whatever its characters; in double quotes, as Lightning does it."""
+    return QuotedString(str(path), Quote.double).with_quotes()
+
+
+def job_folder(overrides: str) -> str:
+    """The name of a sweep's job's folder: its overrides, where need be cut and without what a path cannot have.
+
+    Then a hash tells it from others. 255 bytes is what Linux allows.
+    """
+    name = re.sub(r"^\.|[^\w.,=+~@:%\[\]{}()<>-]", "_", overrides, flags=re.ASCII)[:200]
+    return name if name == overrides else f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+
+
+OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # conf/train.yaml has it
+
+
 def expanded(argv: list[str]) -> list[str]:
     """The command line that Hydra is to see: `resume=<run folder>` makes that folder the run's, unless it evaluates."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -50,10 +70,10 @@ def expanded(argv: list[str]) -> list[str]:
         raise UserError(f"resume={resume}: no run folder, it has no {RECORD}; name one, as in resume=runs/default/...")
     others = [argument for argument in argv if not argument.startswith("resume=")]
     if named.get("fit", "").lower() == "false":
-        return [*others, f"resume='{resume}'"]
+        return [*others, f"resume={quoted(resume)}"]
     if {"-m", "--multirun", "hydra.run.dir"} & (set(argv) | set(named)):
         raise UserError(f"resume={resume}: goes on with that one run, in its folder; leave out -m and hydra.run.dir")
-    return [*others, f"resume='{resume}'", f"hydra.run.dir='{resume}'"]
+    return [*others, f"resume={quoted(resume)}", f"hydra.run.dir={quoted(resume)}"]
 
 
 def _agreed_start() -> str:
@@ -87,7 +107,7 @@ def recorded(cfg: DictConfig, overrides: list[str]) -> DictConfig:
 def replaced(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{PART}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.accelerators import CPUAccelerator
 from omegaconf import DictConfig, OmegaConf
 
@@ -57,7 +58,8 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], data: Any) -> Any:
     if isinstance(trainer.accelerator, CPUAccelerator) and wanted > cores:
         raise UserError(f"trainer.devices={wanted}: this machine has {cores} CPU cores; take at most {cores}")
     asked, started = wanted * trainer.num_nodes, processes()
-    if asked != started and (started > 1 or trainer.world_size != asked):  # else Lightning starts them
+    slurm = isinstance(getattr(trainer.strategy, "cluster_environment", None), SLURMEnvironment)
+    if asked != started and (started > 1 or slurm or trainer.world_size != asked):  # else Lightning starts them
         text = f"trainer.devices={wanted} trainer.num_nodes={trainer.num_nodes}: that is {asked} processes"
         raise UserError(f"{text}, but {started} started; give srun or torchrun the same numbers, or leave it out")
     if trainer.world_size > 1 and (getattr(data, "sampler", None) or getattr(data, "batch_sampler", None)):

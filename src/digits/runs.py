@@ -135,12 +135,12 @@ def report(run_dir: Path, scores: dict[str, Any], counts: "Tensor", end: dict[st
 
 
 def failed(run_dir: Path, status: str, error: Exception) -> str:
-    """Write why a job ended without metrics, and return it in a line: what another rank has written before counts."""
+    """Write why a job ended without metrics, and return it in a line; "" if another rank has written why before."""
     message = plain(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {plain(error)}"
     lines = "".join(traceback.format_exception(error)).splitlines()
     with suppress(Timeout), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
         if (run_dir / ENDED).exists():
-            return str(json.loads((run_dir / ENDED).read_text())["message"])
+            return ""
         if not (run_dir / "metrics.json").exists():
             write_json(run_dir / ENDED, {"status": status, "message": message, "traceback": lines})
     return message

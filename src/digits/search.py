@@ -32,8 +32,6 @@ class Pruning(Callback):
             return
         prune = trainer.is_global_zero and self._prunes(trainer.current_epoch, float(value))
         if trainer.strategy.reduce_boolean_decision(prune, all=False):
-            if not trainer.is_global_zero:
-                raise SystemExit(1)  # one rank says why, for all
             raise Pruned(
                 f"{self.monitor} {value:.4f} after epoch {trainer.current_epoch + 1}: others did better by then"
             )

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from digits import results, runs
 from digits.errors import Diverged, Pruned
-from digits.folder import RECORD, in_sweep, processes, rank_zero, replaced
-from digits.workers import stoppable
+from digits.folder import ENDED, RECORD, in_sweep, processes, quoted, rank_zero, replaced
+from digits.workers import JOBLIB, SIGNALS, end_with_parent, stoppable
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -41,24 +41,44 @@ def job(train: Train, cfg: DictConfig) -> float | str | None:
     cfg.resume = cfg.resume or "auto"
     if hydra.mode == RunMode.MULTIRUN and several_devices(cfg):
         return own_process(inspect.getfile(train), cfg)
-    name = f"{hydra.job.num + 1}  {' '.join(hydra.overrides.task)}"
+    if hydra.mode != RunMode.MULTIRUN:
+        end_with_parent()
     try:
-        if not (overrides := (run_dir / RECORD).with_stem("overrides")).exists() and rank_zero():
-            with replaced(overrides) as path:
-                path.write_text(OmegaConf.to_yaml(hydra.overrides.task))
-        if "joblib" in hydra.launcher._target_:
+        if rank_zero():
+            (run_dir / ENDED).unlink(missing_ok=True)
+            if not (overrides := (run_dir / RECORD).with_stem("overrides")).exists():
+                with replaced(overrides) as path:
+                    path.write_text(OmegaConf.to_yaml(hydra.overrides.task))
+        if JOBLIB in hydra.launcher._target_:
             own_gpu(Path(hydra.sweep.dir))
         metrics = train(cfg)
     except Exception as error:
         status = STATUS.get(type(error), "failed")
-        print(f"{name}  {status}: {runs.failed(run_dir, status, error)}", file=sys.stderr, flush=True)
-        if not rank_zero() or hydra.mode != RunMode.MULTIRUN:
+        say_failed(status, error, run_dir)
+        if hydra.mode != RunMode.MULTIRUN:
             sys.exit(1)  # the process that waits for this one hears of it
         return status
     if rank_zero():
         scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in (cfg.monitor, "test/acc") if name in metrics)
-        print(f"{name}  {scores}  {metrics['seconds']:.1f} s", flush=True)
+        print(f"{job_name()}  {scores}  {metrics['seconds']:.1f} s", flush=True)
     return metrics.get(cfg.monitor)
+
+
+def job_name() -> str:
+    """A job's number, from 1, and its overrides."""
+    return f"{HydraConfig.get().job.num + 1}  {' '.join(as_typed(HydraConfig.get().overrides.task))}"
+
+
+def say_failed(status: str, error: Exception, run_dir: Path) -> None:
+    """Write into a job's folder why it has no metrics, and print it, if none of its other processes has done so."""
+    if message := runs.failed(run_dir, status, error):
+        print(f"{job_name()}  {status}: {message}", file=sys.stderr, flush=True)
+
+
+def as_typed(overrides: Any) -> list[str]:
+    """Overrides without the values in place of what they refer to."""
+    words: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(words)
 
 
 def several_devices(cfg: DictConfig) -> bool:
@@ -80,23 +100,29 @@ def own_process(script: str, cfg: DictConfig) -> float | str | None:
     sources = {source.provider: source.path for source in hydra.runtime.config_sources}
     options = [f"--config-name={hydra.job.config_name}", f"--config-path={sources['main']}"]
     options += [f"--config-dir={sources['command-line']}"] if "command-line" in sources else []
-    kept = [override for override in hydra.overrides.hydra if not OF_THE_SWEEP.match(override)]
-    place = ["hydra.mode=RUN", f"hydra.run.dir='{run_dir}'", f"hydra.job.num={hydra.job.num}"]
-    command = [sys.executable, script, *options, *hydra.overrides.task, *kept, *place]
+    kept = [override for override in as_typed(hydra.overrides.hydra) if not OF_THE_SWEEP.match(override)]
+    place = ["hydra.mode=RUN", f"hydra.run.dir={quoted(run_dir)}", f"hydra.job.num={hydra.job.num}"]
+    command = [sys.executable, script, *options, *as_typed(hydra.overrides.task), *kept, *place]
     process = subprocess.Popen(command, cwd=hydra.runtime.cwd, start_new_session=True)
-    handlers = {
-        signum: signal.signal(signum, lambda number, _: process.send_signal(number))
-        for signum in (signal.SIGINT, signal.SIGTERM)
-    }
+    asked: list[int] = []
+
+    def hand_on(signum: int, _: object) -> None:
+        asked.append(signum)
+        process.send_signal(signum)
+
+    handlers = {signum: signal.signal(signum, hand_on) for signum in SIGNALS}
     try:
         status = process.wait()
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-        sys.exit(status)  # it was stopped, and so is the sweep
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a rank that it has left behind
+    stops = {128 + signum for signum in SIGNALS}
+    if asked or status in stops:  # it was stopped, and so is the sweep
+        sys.exit(128 + asked[0] if asked else status)
     if status:
-        runs.failed(run_dir, "failed", RuntimeError(f"its process ended with status {status}"))
+        say_failed("failed", RuntimeError(f"its process ended with status {status}"), run_dir)
     row = results.read(run_dir)
     return row.metrics.get(cfg.monitor) if row.metrics and not status else row.status if not row.metrics else "failed"
 

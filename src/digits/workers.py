@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
@@ -11,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from itertools import takewhile
 from typing import Any, TypeVar
+from unittest.mock import patch
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.core.utils import JobReturn, JobStatus
 
-from digits.errors import UserError
-from digits.folder import in_sweep
+from digits.startup import quick_imports
 
 Job = TypeVar("Job", bound=Callable[..., Any])
 JOBLIB = "joblib"  # stands in the names of its launcher and of that one's module
@@ -31,13 +29,20 @@ def launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[A
 
     joblib alone would kill its workers on Ctrl-C before they have saved, and leave them behind on SIGTERM. Here either
     signal goes on to the workers, no further job begins, and when the workers are done this process exits with 130 or
-    143; a second signal kills them. `UserError` if a worker is killed by somebody else.
+    143; a signal a second later kills them.
     """
+    if "submitit" in type(launcher).__module__:
+        return slurm_launched(launcher, jobs, first)
     if JOBLIB not in type(launcher).__module__:
         return [job.return_value for job in launcher.launch(jobs, first)]
     asked: list[int] = []
+    since = 0.0
 
     def ask(signum: int, _: object) -> None:
+        nonlocal since
+        if asked and time.monotonic() - since < 1:  # the same one again, as to a process and to its group
+            return
+        since = since or time.monotonic()
         asked.append(signum)
         for worker in multiprocessing.active_children():
             os.kill(worker.pid or 0, signum if len(asked) == 1 else signal.SIGKILL)
@@ -49,18 +54,29 @@ def launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[A
     before = {signum: signal.signal(signum, ask) for signum in SIGNALS}
     try:
         return [job.return_value for job in launcher.launch(UntilAsked(jobs), first)]
-    except Exception as error:
-        if type(error).__name__ != "TerminatedWorkerError":  # joblib's, which is not imported here
-            raise
-        end = re.search(r"{(.*)}", str(error))
-        text = f"a worker process was ended by {end[1] if end else 'something'}, perhaps for want of memory"
-        again = f"the same command with hydra.sweep.dir='{launcher.config.hydra.sweep.dir}' goes on"
-        raise UserError(f"{text} (hydra.launcher.n_jobs=1 takes less); {again}") from None
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         if asked:
             sys.exit(128 + asked[0])
+
+
+def slurm_launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
+    """What each of the jobs returns; "unfinished" for one that was killed: submitit would then wait for no other."""
+    from submitit import Job as SlurmJob
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    results = SlurmJob.results
+
+    def results_or_status(self: Any) -> list[Any]:
+        try:
+            return results(self)
+        except (FailedJobError, UncompletedJobError) as error:
+            print(f"SLURM's job {self.job_id}  unfinished: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+            return [JobReturn(status=JobStatus.COMPLETED, _return_value="unfinished")]
+
+    with patch.object(SlurmJob, "results", results_or_status):
+        return [job.return_value for job in launcher.launch(jobs, first)]
 
 
 def stoppable(job: Job) -> Job:
@@ -71,14 +87,14 @@ def stoppable(job: Job) -> Job:
 
     @wraps(job)
     def wrapped(*arguments: Any) -> Any:
-        if not in_sweep() or HydraConfig.get().mode != RunMode.MULTIRUN:
-            return job(*arguments)
-        if JOBLIB not in HydraConfig.get().launcher._target_:
+        if multiprocessing.current_process().name == "MainProcess":  # joblib takes it for a job at a time
             return job(*arguments)
         if signal.getsignal(signal.SIGTERM) != _stop:
             for signum in SIGNALS:
                 signal.signal(signum, _stop)
             threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+            with quick_imports():  # joblib would take what they need for a leak, had the first job ended before them
+                import lightning  # noqa: F401
         busy.set()
         try:
             return "stopped" if stopped else job(*arguments)
@@ -96,6 +112,12 @@ def _stop(signum: int, _: object) -> None:
     stopped.append(128 + signum)
     if first and busy.is_set():
         sys.exit(128 + signum)
+
+
+def end_with_parent() -> None:
+    """Have this process end by SIGTERM, with its work saved, once the process that started it is no more."""
+    busy.set()
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

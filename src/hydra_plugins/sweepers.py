@@ -10,11 +10,11 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from digits import results, runs, workers
 from digits.errors import UserError
-from digits.folder import rank_zero, replaced
+from digits.folder import processes, quoted, replaced
 
 
 class Grid(Sweeper):
@@ -22,6 +22,7 @@ class Grid(Sweeper):
 
     At the end, and also where the sweep is stopped, there is a table of all jobs in the sweep's folder, printed and as
     `results.csv`. `UserError` if a job has failed. `params` is a mapping of more overrides.
+    torchrun and srun cannot start it: each of their processes would be a sweep.
     """
 
     def __init__(self, params: dict[str, Any] | None) -> None:
@@ -29,18 +30,23 @@ class Grid(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.cfg, self.configs, self.folder = config, hydra_context.config_loader, Path(config.hydra.sweep.dir)
+        with read_write(config):  # the folder's name has what a sweep may be over, as `name`: it stays the one of now
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(self.folder)}")
         self.jobs = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
+        if processes() > 1:
+            raise UserError(
+                "a sweep starts the processes of its jobs itself: leave out torchrun or srun, or leave out -m"
+            )
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(config_loader=self.configs).parse_overrides(words)
-        if rank_zero():
-            with replaced(self.folder / "multirun.yaml") as path:
-                OmegaConf.save(self.cfg, path)
+        with replaced(self.folder / "multirun.yaml") as path:
+            OmegaConf.save(self.cfg, path)
         try:
             ended = self.run(overrides)
         finally:
-            if rank_zero() and (table := results.show(self.folder)):
+            if table := results.show(self.folder):
                 print(f"\nresults  {results.write_csv(self.folder, table)}", flush=True)
         if ended:
             raise UserError(f"{len(ended)} of this sweep's jobs: {', '.join(sorted(set(ended)))}, see above")
@@ -48,7 +54,14 @@ class Grid(Sweeper):
     def run(self, overrides: list[Override]) -> list[str]:
         """Run the jobs, and return the statuses of those that have no metrics."""
         jobs = BasicSweeper.split_arguments(overrides, None)[0]
-        missing = [job for job in jobs if not self.finished(job)]
+        folders: dict[Path, Sequence[str]] = {}
+        missing = []
+        for job in jobs:
+            folder, cfg = self.composed(job)
+            if folders.setdefault(folder, job) is not job:
+                raise UserError(f"{' '.join(job)}: its folder is that of {' '.join(folders[folder])}; leave one out")
+            if runs.finished(folder, cfg) is None:
+                missing.append(job)
         print(f"{len(jobs)} jobs, {len(jobs) - len(missing)} of them finished, in {self.folder}", flush=True)
         return [value for value in self.launch(missing, 0) if isinstance(value, str)]
 
@@ -56,10 +69,10 @@ class Grid(Sweeper):
         """What each of the jobs returns. They are numbered from `first` on; each is a list of overrides."""
         return workers.launched(self.jobs, jobs, first) if jobs else []
 
-    def finished(self, job: list[str]) -> bool:
-        """Whether the job's folder holds its results. This composes its config, and so finds what is misspelt."""
-        cfg = self.configs.load_sweep_config(self.cfg, job)
+    def composed(self, job: Sequence[str]) -> tuple[Path, DictConfig]:
+        """A job's folder and its config. What is misspelt is found here, before the first job begins."""
+        cfg = self.configs.load_sweep_config(self.cfg, [*job])
         folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
         with open_dict(cfg):
             del cfg["hydra"]
-        return runs.finished(folder, cfg) is not None
+        return folder, cfg

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from digits import runs
+from digits import results, runs
 from digits.errors import UserError, user_errors
 from digits.folder import replaced
 from hydra_plugins import sweepers
@@ -32,8 +32,8 @@ class Search(sweepers.Grid):
     Said again with the same `hydra.sweep.dir` it goes on: what a kill has left is run again, in its folder. The whole
     comes out as without the kill, as a trial's values follow from `seed`, its number, and the results before it alone.
 
-    `n_trials` counts all trials; `n_jobs` of them run at a time. `direction` is maximize or minimize, `storage` the URL
-    of a database, `sampler` makes an Optuna sampler, given a `seed`. `UserError` if a trial has failed.
+    `n_trials` counts all trials, failed ones too; `n_jobs` of them run at a time. `direction` is maximize or minimize,
+    `storage` the URL of a database, `sampler` makes an Optuna sampler, given a `seed`. `UserError` if one has failed.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class Search(sweepers.Grid):
         space: Space = {}
         fixed: dict[str, str] = {}  # by their words
         for override in overrides:  # what is typed comes after `params`, and takes their place
-            space.pop(override.key_or_group, None)
+            key = override.get_key_element()  # with the + of an added option
+            space.pop(key, None)
             if override.is_sweep_override():
-                space[override.key_or_group] = distribution(override)
+                space[key] = distribution(override)
             else:
-                fixed[str(override.input_line)] = override.key_or_group
+                fixed[str(override.input_line)] = key
         words = [*fixed, *(f"{key}={drawn_from}" for key, drawn_from in space.items())]
-        failed = []
         with runs.claimed(self.folder, resume=True):
             with user_errors(self.storage):
                 study = optuna.create_study(
@@ -96,9 +96,10 @@ class Search(sweepers.Grid):
                         study.tell(trial.number, value)
                     else:
                         study.tell(trial.number, state=TrialState.PRUNED if value == "pruned" else TrialState.FAIL)
-                    failed += [value] * (value == "failed")
             self.report(study, fixed)
-        return failed
+            lost = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        statuses = [results.read(self.folder / str(trial.number)).status for trial in lost]
+        return [status for status in statuses if status != "diverged"]  # which is an answer to what was asked
 
     def batch(self, study: "Study", space: Space) -> "list[FrozenTrial]":
         """The trials to run next: those that a kill has left, else `n_jobs` new ones; none at the end.
