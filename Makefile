@@ -26,7 +26,7 @@ train: $(READY)  ## train and test (ARGS="..." are overrides)
 	@$(BIN)/python train.py $(ARGS)
 
 test: $(READY)  ## run the tests
-	@$(BIN)/pytest -n 2 $(ARGS)
+	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(READY)  ## check format, style and types
 	@$(BIN)/ruff format --check

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torchvision import datasets
 
@@ -97,6 +98,7 @@ def status_of(*arguments: str) -> int:
             return int(end.code or 0)
         finally:
             GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None  # else the next run takes itself for this one's job
     return 0
 
 

@@ -172,9 +172,9 @@ def test_two_nodes_by_submitit_and_by_srun(cluster: dict[str, str], cli: Cli, tm
     nodes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.num_nodes=2", "trainer.devices=1"]
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=5"]
     env = {**os.environ, **cluster, "OMP_NUM_THREADS": "1"}
-    command = shlex.join([*readme("srun python train.py"), *nodes, *short, f"hydra.run.dir={tmp_path}/run"])
+    command = shlex.join([*readme("srun -K python train.py"), *nodes, *short, f"hydra.run.dir={tmp_path}/run"])
     batch = ["sbatch", "--nodes=2", "--ntasks-per-node=1", "--mem=1G", f"--output={tmp_path}/batch.log"]
-    wrap = f"--wrap=srun {sys.executable} train.py {command}"
+    wrap = f"--wrap=srun -K {sys.executable} train.py {command}"
     subprocess.run([*batch, wrap], cwd=ROOT, env=env, check=True, capture_output=True)
     options = ["hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "hydra.launcher.cpus_per_task=1"]
     answer = cli("-m", "seed=0", *options, *nodes, *short, env=cluster)

@@ -22,6 +22,11 @@ def class_names(trainer: Trainer) -> list[str]:
     return names
 
 
+def draws(trainer: Trainer) -> bool:
+    """Whether this process draws: one of a run's, and where a logger may take the figure."""
+    return trainer.is_global_zero and bool(trainer.loggers)
+
+
 class ConfusionMatrix(Callback):
     """Draws the validation set's confusion matrix each epoch and the test set's at the end, for the loggers.
 
@@ -41,8 +46,8 @@ class ConfusionMatrix(Callback):
         self._draw(trainer, pl_module, "test")
 
     def _draw(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        # Every rank has computed the counts at the end of the epoch; one of them draws.
-        if not trainer.is_global_zero:
+        # Every rank has computed the counts at the end of the epoch; one draws, for the folder too.
+        if not (draws(trainer) or (trainer.is_global_zero and stage == "test")):
             return
         counts, names = pl_module.counts[stage].compute().cpu().numpy(), class_names(trainer)
         # Which epoch the tested checkpoint is of, the Trainer does not know.
@@ -78,7 +83,7 @@ class Weights(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         layers = [module for module in pl_module.network.modules() if list(module.parameters(recurse=False))]
-        if not (trainer.is_global_zero and len(layers) == 1 and isinstance(layers[0], nn.Linear)):
+        if not (draws(trainer) and len(layers) == 1 and isinstance(layers[0], nn.Linear)):
             return
         if (side := isqrt(layers[0].in_features)) ** 2 == layers[0].in_features:
             weight = layers[0].weight.detach().reshape(-1, side, side).float().cpu().numpy()
@@ -93,7 +98,7 @@ class TrainBatch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         self.on_train_batch_start = None  # type: ignore[assignment, method-assign]  # once; from now on it costs nothing
-        if trainer.is_global_zero:
+        if draws(trainer):
             images, labels = (part[: self.count].cpu() for part in batch)
             image = figures.batch(images[:, 0].numpy(), class_names(trainer), labels.tolist())
             log_image(trainer, "train/batch", figures.pixels(image))
@@ -119,7 +124,7 @@ class Predictions(Callback):
         columns = [torch.cat(column) for column in zip(*self.parts, strict=True)]
         if trainer.world_size > 1:  # the devices may have seen different numbers of batches
             columns = [torch.cat(gather_all_tensors(column)) for column in columns]
-        if trainer.is_global_zero:
+        if draws(trainer):
             self.show(trainer, *(column.cpu() for column in columns))
 
 
