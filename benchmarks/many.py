@@ -48,12 +48,12 @@ def populate(folder: Path) -> None:
 
 def default_runs(folder: Path) -> float:
     """Make folders with the event files of `python train.py`; the MB on disk that one run's folder takes."""
-    run_script("train.py", f"hydra.run.dir={folder}/real")
+    run_script("train.py", f"hydra.run.dir={folder}/single")
     for number in range(DEFAULT_RUNS):
         (folder / f"default/seed={number}").mkdir(parents=True)
-        for events in (folder / "real").glob("events.*"):
+        for events in (folder / "single").glob("events.*"):
             (folder / f"default/seed={number}" / events.name).hardlink_to(events)
-    return sum(path.stat().st_size for path in (folder / "real").rglob("*") if path.is_file()) / 1e6
+    return sum(path.stat().st_size for path in (folder / "single").rglob("*") if path.is_file()) / 1e6
 
 
 def table(folder: Path) -> float:
