@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from digits import results, runs
 from digits.errors import Diverged, Pruned
 from digits.folder import ENDED, RECORD, in_sweep, processes, quoted, rank_zero, replaced
-from digits.workers import JOBLIB, SIGNALS, end_with_parent, stoppable
+from digits.workers import JOBLIB, SIGNALS, busy, end_with_parent, stoppable
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -42,6 +42,7 @@ def job(train: Train, cfg: DictConfig) -> float | str | None:
     if hydra.mode == RunMode.MULTIRUN and several_devices(cfg):
         return own_process(inspect.getfile(train), cfg)
     if hydra.mode != RunMode.MULTIRUN:
+        busy.set()  # SIGTERM has its work saved, and ends it
         end_with_parent()
     try:
         if rank_zero():

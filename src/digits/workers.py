@@ -1,4 +1,4 @@
-"""Jobs of a sweep in parallel worker processes, joblib's: all of them end together, each with its work saved."""
+"""Jobs of a sweep in other processes: joblib's workers, which end together, each with its work saved; SLURM's jobs."""
 
 import multiprocessing
 import os
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from itertools import takewhile
 from typing import Any, TypeVar
-from unittest.mock import patch
 
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -63,6 +62,8 @@ def launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[A
 
 def slurm_launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
     """What each of the jobs returns; "unfinished" for one that was killed: submitit would then wait for no other."""
+    from unittest.mock import patch
+
     from submitit import Job as SlurmJob
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
@@ -92,7 +93,7 @@ def stoppable(job: Job) -> Job:
         if signal.getsignal(signal.SIGTERM) != _stop:
             for signum in SIGNALS:
                 signal.signal(signum, _stop)
-            threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+            end_with_parent()
             with quick_imports():  # joblib would take what they need for a leak, had the first job ended before them
                 import lightning  # noqa: F401
         busy.set()
@@ -115,8 +116,7 @@ def _stop(signum: int, _: object) -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process end by SIGTERM, with its work saved, once the process that started it is no more."""
-    busy.set()
+    """Have this process end by SIGTERM once the process that started it is no more: when it is no longer `busy`."""
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
 
 

@@ -99,7 +99,7 @@ class Search(sweepers.Grid):
             self.report(study, fixed)
             lost = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         statuses = [results.read(self.folder / str(trial.number)).status for trial in lost]
-        return [status for status in statuses if status != "diverged"]  # which is an answer to what was asked
+        return [status for status in statuses if status in ("failed", "unfinished")]  # diverged is an answer too
 
     def batch(self, study: "Study", space: Space) -> "list[FrozenTrial]":
         """The trials to run next: those that a kill has left, else `n_jobs` new ones; none at the end.
