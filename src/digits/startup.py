@@ -7,6 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hydra.core.config_store import ConfigStore
+
+# Hydra copies its store of built-in configs each time it composes, and a hundred times for --help. It reads copies of the
+# entries anyway, and nobody adds any by then.
+ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
