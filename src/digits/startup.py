@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from hydra.core.config_store import ConfigStore
 
-# Hydra copies its store of built-in configs each time it composes, and a hundred times for --help. It reads copies of the
-# entries anyway, and nobody adds any by then.
-ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+# Hydra copies its store of built-in configs each time it composes, and a hundred times for --help. It reads copies of
+# the entries anyway, and nobody adds any by then.
+ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
 
 
 @contextmanager
