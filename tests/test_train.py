@@ -140,7 +140,9 @@ def test_profile_says_where_the_time_goes(composed: Compose, run_dir: Path) -> N
 
 def test_val_metrics_are_the_best_checkpoints(composed: Compose, run_dir: Path) -> None:
     # A learning rate that grows the loss: the first epoch is the best one.
-    metrics = train(composed(*QUICK, "trainer.max_epochs=3", "monitor=val/loss", "mode=min", "optimizer.lr=2"))
+    metrics = train(
+        composed("logger=none", *QUICK, "trainer.max_epochs=3", "monitor=val/loss", "mode=min", "optimizer.lr=2")
+    )
     best = torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)["metrics"]
     last = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["metrics"]
     assert best["val/loss"] <= last["val/loss"]
@@ -149,9 +151,9 @@ def test_val_metrics_are_the_best_checkpoints(composed: Compose, run_dir: Path) 
 
 
 def test_evaluate_only(composed: Compose, run_dir: Path, tmp_path: Path) -> None:
-    first = train(composed(*QUICK))
+    first = train(composed("logger=none", *QUICK))
     checkpoint = run_dir / "checkpoints/best.ckpt"
-    again = train(composed("fit=false", f"ckpt_path={checkpoint}", f"run_dir={tmp_path}/again"))
+    again = train(composed("logger=none", "fit=false", f"ckpt_path={checkpoint}", f"run_dir={tmp_path}/again"))
     assert {name: again[name] for name in first if "/" in name} == {name: first[name] for name in first if "/" in name}
     assert not (tmp_path / "again/checkpoints").exists()
     assert (run_dir / "confusion_matrix.csv").read_bytes() == (tmp_path / "again/confusion_matrix.csv").read_bytes()
@@ -159,7 +161,7 @@ def test_evaluate_only(composed: Compose, run_dir: Path, tmp_path: Path) -> None
 
 def test_one_seed_gives_equal_weights_another_does_not(composed: Compose, tmp_path: Path) -> None:
     def weights(seed: int, name: str) -> dict[str, Any]:
-        train(composed("model=mlp", f"seed={seed}", f"run_dir={tmp_path}/{name}", *QUICK))
+        train(composed("logger=none", "model=mlp", f"seed={seed}", f"run_dir={tmp_path}/{name}", *QUICK))
         state: dict[str, Any] = torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         return state
 
@@ -169,7 +171,7 @@ def test_one_seed_gives_equal_weights_another_does_not(composed: Compose, tmp_pa
 
 
 def test_notebook_experiment_is_the_notebooks_setting(composed: Compose) -> None:
-    cfg = composed("experiment=notebook")
+    cfg = composed("experiment=notebook", "logger=none")
     assert (cfg.data.batch_size, cfg.data.eval_batch_size, cfg.data.val_size) == (16, 24, 0)
     assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.trainer.max_epochs, cfg.seed) == (0.001, 0.9, 6, 0)
     assert cfg.scheduler == {}
@@ -187,7 +189,7 @@ def test_every_model_on_every_dataset(
     composed: Compose, run_dir: Path, small_archives: Path, model: str, data: str
 ) -> None:
     small = [] if data == "mnist" else [f"data.root={small_archives}", "data.val_size=100", "data.batch_size=50"]
-    metrics = train(composed(f"model={model}", f"data={data}", *small, *QUICK))
+    metrics = train(composed(f"model={model}", f"data={data}", *small, *QUICK, "logger=none"))
     assert metrics["global_step"] == (10 if data == "mnist" else (SMALL_TRAIN - 100) // 50)
     names, counts = read_counts(run_dir)
     assert counts.sum() == (10_000 if data == "mnist" else SMALL_TEST)
@@ -210,20 +212,27 @@ def test_every_choice_of_every_group_trains(composed: Compose, run_dir: Path, ch
 
 def test_scheduler_falls_over_the_whole_run(composed: Compose, run_dir: Path) -> None:
     for scheduler, last in (("none", 0.04), ("linear", 0.0), ("cosine", 0.0)):
-        train(composed(f"scheduler={scheduler}", f"run_dir={run_dir}/{scheduler}", *QUICK))
+        train(composed("logger=none", f"scheduler={scheduler}", f"run_dir={run_dir}/{scheduler}", *QUICK))
         checkpoint = torch.load(run_dir / scheduler / "checkpoints/last.ckpt", weights_only=True)
         assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(last)
 
 
 def test_one_callback_can_be_dropped(composed: Compose, run_dir: Path) -> None:
-    train(composed("~callbacks.confusion_matrix", "~callbacks.best_checkpoint", *QUICK))
+    train(composed("logger=none", "~callbacks.confusion_matrix", "~callbacks.best_checkpoint", *QUICK))
     assert not (run_dir / "confusion_matrix.csv").exists()
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_confusion_matrix_normalized_is_another_picture_of_the_same_counts(composed: Compose, tmp_path: Path) -> None:
     for normalize in ("true", "false"):
-        train(composed(f"callbacks.confusion_matrix.normalize={normalize}", f"run_dir={tmp_path}/{normalize}", *QUICK))
+        train(
+            composed(
+                "logger=none",
+                f"callbacks.confusion_matrix.normalize={normalize}",
+                f"run_dir={tmp_path}/{normalize}",
+                *QUICK,
+            )
+        )
     for suffix, equal in (("csv", True), ("png", False)):
         files = [(tmp_path / normalize / f"confusion_matrix.{suffix}").read_bytes() for normalize in ("true", "false")]
         assert (files[0] == files[1]) == equal
