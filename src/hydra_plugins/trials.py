@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-Space = dict[str, "BaseDistribution"]  # by the option's name
+    Space = dict[str, BaseDistribution]  # by the option's name; in here, as Python 3.10 shows it to Hydra as a class
 
 
 class Search(sweepers.Grid):
@@ -101,7 +101,7 @@ class Search(sweepers.Grid):
         statuses = [results.read(self.folder / str(trial.number)).status for trial in lost]
         return [status for status in statuses if status in ("failed", "unfinished")]  # diverged is an answer too
 
-    def batch(self, study: "Study", space: Space) -> "list[FrozenTrial]":
+    def batch(self, study: "Study", space: "Space") -> "list[FrozenTrial]":
         """The trials to run next: those that a kill has left, else `n_jobs` new ones; none at the end.
 
         All of them are in the storage before the first of them runs, so that a batch that is gone on with knows of the
@@ -120,7 +120,7 @@ class Search(sweepers.Grid):
         left = running()
         return [trial for place, trial in enumerate(left) if trial.number == left[0].number + place]
 
-    def ask(self, study: "Study", space: Space, number: int) -> None:
+    def ask(self, study: "Study", space: "Space", number: int) -> None:
         """Add the next trial to the storage, whole or not at all: it is drawn on a copy of the study in memory."""
         import optuna
 
