@@ -48,7 +48,7 @@ lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 accuracy: $(READY)  ## measure README's accuracies anew (five minutes)
 	@PYTHONPATH=. $(BIN)/python benchmarks/accuracy.py
 
-bench: $(READY)  ## measure speed and memory side by side with less (twenty minutes; ARGS="b c" are sections)
+bench: $(READY)  ## measure speed and memory side by side with less (half an hour; ARGS="b c" are sections)
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
 
 bench-sweep: $(READY)  ## measure sweeps: eight jobs in three ways, 10,000 runs in a table (ten minutes)
