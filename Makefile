@@ -37,7 +37,7 @@ format: $(READY)  ## format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-# It keeps a file open for each run, of which a shell allows 1,024 at first.
+# It keeps each event file open, of which a shell allows 1,024 at first.
 tensorboard: $(READY)  ## start the dashboard over all runs, and print its address
 	@ulimit -n $$(ulimit -Hn); $(BIN)/tensorboard --logdir runs --samples_per_plugin images=0 $(ARGS)
 

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from train import train
 QUICK = ["trainer.limit_train_batches=60", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "logger=none"]
 
 
-def begun(sweep: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """A sweep of two workers as on a machine of two cores, in a process group of its own."""
+@contextmanager
+def begun(sweep: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """A sweep of two workers as on a machine of two cores, in a process group of its own, that ends with the block."""
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    options = ["hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}"]
-    return subprocess.Popen(
-        [sys.executable, "train.py", *arguments, *options],
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *arguments, "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}"],
         cwd=ROOT,
         env={**env, "LOKY_MAX_CPU_COUNT": "2"},
         start_new_session=True,
@@ -33,6 +34,11 @@ def begun(sweep: Path, *arguments: str) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:  # the test has failed: its jobs would go on for long
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def folder_of(sweep: Path, override: str) -> Path:
@@ -42,9 +48,8 @@ def folder_of(sweep: Path, override: str) -> Path:
 
 def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, tmp_path: Path) -> None:
     sweep, setting = tmp_path / "sweep", [*QUICK, "trainer.max_epochs=1"]
-    out, err = begun(sweep, "-m", "hydra/launcher=local", "optimizer.lr=0.04,-1,1e38,0.01", *setting).communicate(
-        timeout=60
-    )
+    with begun(sweep, "-m", "hydra/launcher=local", "optimizer.lr=0.04,-1,1e38,0.01", *setting) as process:
+        out, err = process.communicate(timeout=60)
     lines = [re.sub(r"  +", "  ", line) for line in out.splitlines()]
     scores = {}
     for lr in ("0.04", "0.01"):
@@ -108,14 +113,11 @@ def workers(group: int) -> list[int]:
 
 
 def test_a_worker_that_is_killed_ends_the_sweep(tmp_path: Path) -> None:
-    process = begun(tmp_path / "sweep", *readme("hydra/launcher=local"), *QUICK, "trainer.max_epochs=10000")
-    try:
+    endless = [*readme("hydra/launcher=local"), *QUICK, "trainer.max_epochs=10000"]
+    with begun(tmp_path / "sweep", *endless) as process:
         until(lambda: len(workers(process.pid)) == 2)
         os.kill(workers(process.pid)[0], signal.SIGKILL)  # as the system does it where memory runs out
         _, err = process.communicate(timeout=60)
-    finally:
-        if process.poll() is None:  # the test has failed: its jobs would go on for long
-            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1
     assert "The exit codes of the workers are {SIGKILL(-9)}" in err.splitlines()[-1]
     assert "Traceback" not in err
@@ -132,14 +134,10 @@ def test_an_interrupted_sweep_saves_leaves_nobody_and_goes_on(tmp_path: Path) ->
     sweep, before = tmp_path / "sweep", [0, 0]
     for interrupt, status in INTERRUPTS:
         since = time.time()
-        process = begun(sweep, *readme("hydra/launcher=local"), *QUICK, "trainer.max_epochs=10000")
-        try:
+        with begun(sweep, *readme("hydra/launcher=local"), *QUICK, "trainer.max_epochs=10000") as process:
             until(both_have_saved, sweep, since)
             interrupt(process.pid)
             out, err = process.communicate(timeout=60)
-        finally:
-            if process.poll() is None:  # the test has failed: its jobs would go on for long
-                os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode == status, err
         assert (err.count("stopped at epoch"), "Traceback" in err) == (2, False), err
         assert out.count("unfinished") == 2, out

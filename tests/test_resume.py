@@ -198,7 +198,7 @@ def unkilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_process_goes_on_equal_by_its_folder(
     unkilled: Path, quick_cli: Cli, tmp_path: Path, signum: signal.Signals
 ) -> None:
@@ -210,7 +210,7 @@ def test_a_killed_process_goes_on_equal_by_its_folder(
     time.sleep(random.uniform(0, 0.3))
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}[signum]
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[signum]
     assert ("go on with: python train.py resume=" in err) == (signum != signal.SIGKILL)
     assert "Traceback" not in err
     torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
@@ -315,14 +315,14 @@ def test_a_checkpoint_of_another_network_is_one_line(composed: Compose, stopped:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which root alone may; CI runs as root")
-def test_a_full_disk_leaves_sound_checkpoints(composed: Compose, quick_cli: Cli, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_sound_checkpoints(composed: Compose, cli: Cli, quick_cli: Cli, tmp_path: Path) -> None:
     # Two checkpoints of 2.1 MB fit, not three.
     disk, setting = tmp_path / "disk", ["model=mlp", "trainer.max_epochs=3", "trainer.limit_train_batches=60"]
     disk.mkdir()
     train(composed(*setting, f"run_dir={tmp_path}/straight"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], check=True)
     try:
-        answer = quick_cli(*setting, f"hydra.run.dir={disk}/run")
+        answer = cli(*setting, f"hydra.run.dir={disk}/run")
         assert answer.returncode == 1
         assert "No space left on device; mend that" in answer.stderr
         assert len(answer.stderr.splitlines()) <= 2

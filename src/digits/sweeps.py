@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from digits import results, runs
 from digits.errors import Diverged, Pruned
 from digits.folder import ENDED, RECORD, in_sweep, processes, quoted, rank_zero, replaced
-from digits.workers import JOBLIB, SIGNALS, busy, end_with_parent, stoppable
+from digits.workers import JOBLIB, SIGNALS, busy, end_with_parent, handled_by, stoppable
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -111,21 +111,19 @@ def own_process(script: str, cfg: DictConfig) -> float | str | None:
         asked.append(signum)
         process.send_signal(signum)
 
-    handlers = {signum: signal.signal(signum, hand_on) for signum in SIGNALS}
-    try:
+    with handled_by(hand_on):
         status = process.wait()
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # a rank that it has left behind
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # a rank that it has left behind
     stops = {128 + signum for signum in SIGNALS}
     if asked or status in stops:  # it was stopped, and so is the sweep
         sys.exit(128 + asked[0] if asked else status)
     if status:
         say_failed("failed", RuntimeError(f"its process ended with status {status}"), run_dir)
     row = results.read(run_dir)
-    return row.metrics.get(cfg.monitor) if row.metrics and not status else row.status if not row.metrics else "failed"
+    if row.status != "finished":
+        return row.status
+    return "failed" if status else row.metrics.get(cfg.monitor)
 
 
 def own_gpu(sweep_dir: Path) -> None:

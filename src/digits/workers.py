@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -21,6 +22,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # What a worker process knows of itself: whether it has a job, and the exit statuses of what it was stopped by.
 busy, stopped = threading.Event(), list[Any]()
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM are handed to `handler`, and then to what they were before."""
+    before = {signum: signal.signal(signum, handler) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, earlier in before.items():
+            signal.signal(signum, earlier)
 
 
 def launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
@@ -50,12 +62,10 @@ def launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[A
         def __iter__(self) -> Iterator[Any]:
             return takewhile(lambda _: not asked, super().__iter__())
 
-    before = {signum: signal.signal(signum, ask) for signum in SIGNALS}
     try:
-        return [job.return_value for job in launcher.launch(UntilAsked(jobs), first)]
+        with handled_by(ask):
+            return [job.return_value for job in launcher.launch(UntilAsked(jobs), first)]
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
         if asked:
             sys.exit(128 + asked[0])
 
