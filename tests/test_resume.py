@@ -318,6 +318,7 @@ def test_a_checkpoint_of_another_network_is_one_line(composed: Compose, stopped:
 def test_a_full_disk_leaves_sound_checkpoints(composed: Compose, cli: Cli, quick_cli: Cli, tmp_path: Path) -> None:
     # Two checkpoints of 2.1 MB fit, not three.
     disk, setting = tmp_path / "disk", ["model=mlp", "trainer.max_epochs=3", "trainer.limit_train_batches=60"]
+    setting.append("logger=none")  # TensorBoard's own thread meets the full disk too, now and then, with a traceback
     disk.mkdir()
     train(composed(*setting, f"run_dir={tmp_path}/straight"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], check=True)
