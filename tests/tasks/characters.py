@@ -1,6 +1,7 @@
 """A character language model learns from a stream of windows without a length; it is evaluated on two texts."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule
@@ -27,7 +28,8 @@ class TextData(LightningDataModule):
         return DataLoader(self.train, self.batch_size, num_workers=self.num_workers)
 
     def val_dataloader(self) -> list[DataLoader[Tensor]]:
-        return [DataLoader(text, self.batch_size, num_workers=self.num_workers) for text in self.texts]  # type: ignore[arg-type]  # a tensor will do
+        texts: Any = self.texts  # a tensor (N, length) is a data set as well
+        return [DataLoader(text, self.batch_size, num_workers=self.num_workers) for text in texts]
 
     def test_dataloader(self) -> dict[str, DataLoader[Tensor]]:
         return dict(zip(["near", "far"], self.val_dataloader(), strict=True))
