@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from digits.errors import UserError
+from runlab.config.messages import UserError
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from selenium.webdriver import Chrome
 
-from digits.errors import answered_plainly
+from runlab.config.messages import report_errors
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [  # the temporary folder's name comes in; a job's folder is its name on the page
@@ -76,5 +76,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with answered_plainly():
+    with report_errors():
         main()

@@ -44,7 +44,7 @@ def rows(device: str) -> list[Row]:  # noqa: ARG001
             _, _, data = parts(folder, f"data.batch_size={size}")
         data.prepare_data()
         data.setup("fit")
-        loader, (images, labels) = data.train_dataloader(), (data.train_set.images, data.train_set.labels)
+        loader, (images, labels) = data.train_dataloader(), (data.train_set.inputs, data.train_set.targets)
         rate(loader), rate(indexed(images, labels, size))  # warm
         pairs = [(rate(loader), rate(indexed(images, labels, size))) for _ in range(N)]
         ours, other = map(list, zip(*pairs, strict=True))

@@ -58,7 +58,7 @@ def default_runs(folder: Path) -> float:
 
 def table(folder: Path) -> float:
     """Seconds of the command that prints the results."""
-    seconds, output = run_script("-m", "digits.runs", str(folder))
+    seconds, output = run_script("-m", "runlab.runs.record", str(folder))
     assert f"... and {RUNS - 20:,} more" in output, output
     return seconds
 

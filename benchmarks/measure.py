@@ -15,10 +15,9 @@ from lightning import Trainer
 from torch import Tensor
 from torchvision import datasets, transforms
 
-from digits.loggers import build_loggers
-from digits.model import ImageClassifier
-from digits.parts import build_parts, build_trainer
-from digits.progress import silence_remarks
+from runlab.tracking.loggers import build_loggers
+from runlab.training.build import build_task, build_trainer
+from runlab.training.progress import filter_warnings
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -60,13 +59,13 @@ def run_script(*arguments: str, device: str = "cpu", check: bool = True) -> tupl
     return seconds, done.stdout
 
 
-def parts(run_dir: str, *overrides: str) -> tuple[Trainer, ImageClassifier, Any]:
+def parts(run_dir: str, *overrides: str) -> tuple[Trainer, Any, Any]:
     """Trainer, module and data module as train.py makes them: default config, callbacks and logger, and overrides."""
-    silence_remarks()
+    filter_warnings()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         cfg = compose("train", [f"run_dir={run_dir}", f"data.root={ROOT}/data", *overrides])
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    data, model = build_parts(cfg)
+    data, model = build_task(cfg)
     return build_trainer(cfg, build_loggers(cfg, {}), data), model, data
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from digits import checkpoints
-from digits.errors import UserError, answered_plainly
-from digits.folder import RECORD
+from runlab.config.messages import UserError, report_errors
+from runlab.runs import checkpoints
+from runlab.runs.files import RECORD
 from train import train
 
 
@@ -46,7 +46,7 @@ def main(run: Path) -> int:
     if not found:
         print("equal: metrics, confusion matrix and weights, bit for bit")
         return 0
-    print("not equal (recorded / now):", *found, sep="\n  ")
+    print("not equal (with_record / now):", *found, sep="\n  ")
     now = json.loads((Path(cfg.run_dir) / "provenance.json").read_text())
     for key in provenance.keys() - {"command"}:
         if provenance[key] != now.get(key):
@@ -55,5 +55,5 @@ def main(run: Path) -> int:
 
 
 if __name__ == "__main__":
-    with answered_plainly():
+    with report_errors():
         sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "")))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from digits.startup import quick_imports
+from runlab.config.startup import fast_imports
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,13 +43,13 @@ class Timers:
 
 def main() -> None:
     # Here, so that what Python needs to begin is part of what is measured too, and as train.py does it.
-    with quick_imports():
+    with fast_imports():
         from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
         from lightning.pytorch.loops.fit_loop import _FitLoop
         from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
         from digits import callbacks
-        from digits.checkpoints import AtomicCheckpointIO
+        from runlab.runs.checkpoints import AtomicCheckpointIO
 
     imported, timers = time.time(), Timers()
     timers.around(_TrainingEpochLoop, "run", "training steps")

@@ -13,10 +13,11 @@ from lightning.pytorch import loggers
 from measure import Row, compared
 from torch.utils.data import DataLoader
 
-from digits import data, parts
-from digits.loaders import EpochLoader
-from digits.loggers import TensorBoardLogger
-from digits.overhead import STEP_HOOKS, LeanModule, NoProfiler
+from digits import data
+from runlab.data.loaders import EpochLoader
+from runlab.tracking.loggers import TensorBoardLogger
+from runlab.training import build
+from runlab.training.overhead import STEP_HOOKS, LeanModule, NoProfiler
 
 N = 7
 SIZE = 16  # samples in a batch: the smaller it is, the more of a step is overhead
@@ -27,7 +28,7 @@ Out = Callable[[], AbstractContextManager[Any]]
 def idle_hooks() -> Iterator[None]:
     """Lightning calls every hook of the module and of each callback."""
     with ExitStack() as stack:
-        stack.enter_context(patch.object(parts, "without_idle_hooks", lambda callback: callback))
+        stack.enter_context(patch.object(build, "without_idle_hooks", lambda callback: callback))
         for hook in STEP_HOOKS:
             stack.enter_context(patch.object(LeanModule, hook, getattr(LightningModule, hook)))
         yield

@@ -90,7 +90,7 @@ def status_of(*arguments: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", ["train.py", *arguments])
-        patch.setattr("digits.startup.leaving_quickly", nullcontext)  # this process stays
+        patch.setattr("runlab.config.startup.fast_exit", nullcontext)  # this process stays
         patch.delenv("HYDRA_FULL_ERROR", raising=False)
         try:
             runpy.run_path("train.py", run_name="__main__")

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from digits.progress import StopOnSignal
+from runlab.training.progress import StopOnSignal
 
 
 class Fault(Callback):

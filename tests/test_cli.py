@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Cli, choices, readme
 from omegaconf import OmegaConf
 
-from digits.errors import answered_plainly
+from runlab.config.messages import report_errors
 
 # Prints the heavy modules that a command has imported by its end.
 PROBE = """
@@ -69,7 +69,7 @@ def test_full_traceback_on_request(cli: Cli) -> None:
 
 def test_an_error_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    with pytest.raises(ZeroDivisionError), answered_plainly():
+    with pytest.raises(ZeroDivisionError), report_errors():
         _ = 1 / 0
     assert "HYDRA_FULL_ERROR" not in os.environ
 

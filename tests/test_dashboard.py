@@ -15,7 +15,7 @@ from PIL import Image
 from selenium.webdriver import Chrome
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from digits.errors import UserError
+from runlab.config.messages import UserError
 
 COMMANDS = [["trainer.max_epochs=2"], ["-m", "optimizer.lr=0.01,0.04,0.1", "trainer.max_epochs=1"]]
 RUN = "run"  # the first command's, as TensorBoard names it; a job's is sweep/optimizer.lr=0.01,...

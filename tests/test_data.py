@@ -13,11 +13,11 @@ from torchvision.transforms.v2 import Compose as Chain
 from torchvision.transforms.v2 import Normalize, RandomErasing, RandomHorizontalFlip, ToDtype
 
 from digits.data import MNISTDataModule
-from digits.errors import UserError
-from digits.loaders import EpochLoader, EpochSampler, ImageDataset, split
-from digits.parts import build_parts, build_trainer
-from digits.progress import silence_remarks
-from digits.transforms import fused
+from runlab.config.messages import UserError
+from runlab.data.fused import fused
+from runlab.data.loaders import EpochLoader, EpochSampler, InMemoryDataset, split
+from runlab.training.build import build_task, build_trainer
+from runlab.training.progress import filter_warnings
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_split_is_55000_and_5000_and_the_same_for_every_seed(build: Any) -> None
     assert (labels.shape, labels.dtype) == ((5_000,), torch.int64)
     assert torch.equal(first.val_set.indices, second.val_set.indices)
     assert torch.equal(torch.cat([first.train_set.indices, first.val_set.indices]).sort().values, torch.arange(60_000))
-    assert first.train_set.images.data_ptr() == first.val_set.images.data_ptr()  # in memory once
+    assert first.train_set.inputs.data_ptr() == first.val_set.inputs.data_ptr()  # in memory once
     assert first.test_set is None
 
 
@@ -160,7 +160,7 @@ def test_drop_last_leaves_out_the_smaller_batch(size: int, batches: list[int]) -
 
 
 def test_loader_skips_what_was_done() -> None:
-    dataset = ImageDataset(torch.arange(10).to(torch.uint8), torch.arange(10), torch.arange(10))
+    dataset = InMemoryDataset(torch.arange(10).to(torch.uint8), torch.arange(10), torch.arange(10))
     loader = EpochLoader(dataset, 0, batch_size=3)
     whole = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     for done in range(5):
@@ -221,17 +221,17 @@ def test_fused_transforms_are_torchvisions_bit_for_bit() -> None:
 def test_a_resident_data_set_is_on_the_device() -> None:
     images, labels = torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4)
     for wanted, device in ((True, "meta"), (False, "cpu"), ("auto", "cpu")):  # "meta" stands for another device
-        dataset = ImageDataset.held(images, labels, wanted, torch.device("meta" if wanted != "auto" else "cpu"))
-        assert {part.device.type for part in (dataset.images, dataset.labels, dataset.indices)} == {device}
-        sampler = EpochSampler(dataset.part(torch.arange(3)).indices, 2, False, True, 0, 0, 1)
+        dataset = InMemoryDataset.in_memory(images, labels, wanted, torch.device("meta" if wanted != "auto" else "cpu"))
+        assert {part.device.type for part in (dataset.inputs, dataset.targets, dataset.indices)} == {device}
+        sampler = EpochSampler(dataset.subset(torch.arange(3)).indices, 2, False, True, 0, 0, 1)
         assert {batch.device.type for batch in sampler} == {device}
         assert {part.device.type for part in dataset.__getitems__([0, 1])} == {device}
 
 
 def test_predicts_every_test_image(composed: Compose) -> None:
     cfg = composed("logger=none", "trainer.accelerator=cpu")
-    silence_remarks()
-    data, model = build_parts(cfg)
+    filter_warnings()
+    data, model = build_task(cfg)
     probabilities = torch.cat(build_trainer(cfg, [], data).predict(model, data))
     assert probabilities.shape == (10_000, 10)
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(10_000))
@@ -277,22 +277,22 @@ def fashion(build: Any, small_archives: Path) -> tuple[Any, Path]:
 
 def test_unpacked_file_with_flipped_bytes_is_unpacked_again(fashion: tuple[Any, Path]) -> None:
     build, raw = fashion
-    before = build().train_set.images
+    before = build().train_set.inputs
     file = raw / "train-images-idx3-ubyte"
     content = bytearray(file.read_bytes())
     content[5000] ^= 0xFF
     file.write_bytes(content)
-    assert torch.equal(build().train_set.images, before)
+    assert torch.equal(build().train_set.inputs, before)
     assert file.read_bytes() == gzip.decompress((raw / "train-images-idx3-ubyte.gz").read_bytes())
 
 
 @pytest.mark.parametrize("cut", [0, 5, 1000])
 def test_truncated_unpacked_file_is_unpacked_again(fashion: tuple[Any, Path], cut: int) -> None:
     build, raw = fashion
-    before = build().train_set.images
+    before = build().train_set.inputs
     file = raw / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:cut])
-    assert torch.equal(build().train_set.images, before)
+    assert torch.equal(build().train_set.inputs, before)
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "flipped", "foreign"])

@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 from test_resume import assert_equal
 
-from digits.errors import UserError
-from digits.parts import build_trainer
+from runlab.config.messages import UserError
+from runlab.training.build import build_trainer
 from train import train
 
 DDP = readme("python train.py trainer=ddp trainer.accelerator=cpu")
@@ -84,7 +84,7 @@ def test_a_sweep_runs_each_job_on_both_ranks_goes_on_and_equals_torchrun(cli: Cl
     stopped = cli(*command)
     assert stopped.returncode == 143
     assert stopped.stderr.startswith(
-        "stopped at epoch 0, optimizer step 4; go on with: the same command and hydra.sweep"
+        "stopped at epoch 0, optimizer step 4; resume with: the same command and hydra.sweep"
     )
     assert [line.split()[0] for line in stopped.stdout.splitlines()[-3:-2]] == ["unfinished"]
     answer = cli(*command)

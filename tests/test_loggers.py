@@ -17,7 +17,8 @@ from conftest import ROOT, Cli, Compose, choices
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from digits import callbacks, loggers
+from digits import callbacks
+from runlab.tracking import log
 from train import train
 
 LOGGERS = ["csv", "mlflow", "tensorboard", "wandb"]
@@ -46,7 +47,7 @@ runpy.run_path("train.py", run_name="__main__")
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """The pictures that a run gives to its loggers, by tag."""
     pictures: dict[str, np.ndarray] = {}
-    log_image = loggers.log_image
+    log_image = log.log_image
 
     def noted(trainer: Any, tag: str, image: np.ndarray) -> None:
         pictures[tag] = image

@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from torch.nn import functional as F
 from torchvision.datasets import MNIST
 
-from digits.model import LinearClassifier
-from digits.schedulers import decay
+from digits.networks import LinearClassifier
+from runlab.training.schedulers import decay
 
 
 def test_gradients_are_those_of_softmax_regression() -> None:

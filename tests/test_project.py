@@ -1,21 +1,20 @@
 """The project as a whole: its commands, its numbers, its size."""
 
 import ast
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tokenize
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT
 
-PACKAGE = next((ROOT / "src").glob("*/__init__.py")).parent
+PACKAGE = next(path.parent for path in (ROOT / "src").glob("*/data.py"))  # the example
+ENGINE = ROOT / "src/runlab"
 FILES = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
     cwd=ROOT,
@@ -33,7 +32,7 @@ def test_rename_makes_a_project_that_trains(tmp_path: Path) -> None:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
     subprocess.run(["make", "rename", "NAME=my_project"], cwd=copy, check=True, capture_output=True)
-    assert (copy / "src/my_project/model.py").exists()
+    assert (copy / "src/my_project/classifier.py").exists()
     assert not (copy / "src" / PACKAGE.name).exists()
     assert (copy / "README.md").read_text().startswith("# my_project\n")
     assert 'name = "my_project"' in (copy / "pyproject.toml").read_text()
@@ -109,25 +108,57 @@ def test_bench_names_what_got_worse_by_more_than_a_fifth() -> None:
     assert worse({}, results(9.0, 0.1)) == []
 
 
-def code_lines(path: Path) -> int:
-    """Lines that hold code: neither blank, nor a comment, nor a docstring."""
-    text = path.read_text()
-    documented = ast.Module, ast.ClassDef, ast.FunctionDef
-    docstrings = [n.body[0] for n in ast.walk(ast.parse(text)) if isinstance(n, documented) and ast.get_docstring(n)]
-    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    code = {line for t in tokens if t.type not in silent for line in range(t.start[0], t.end[0] + 1)}
-    return len(code - {line for doc in docstrings for line in range(doc.lineno, (doc.end_lineno or 0) + 1)})
+FLOORS = ["config", "runs", "data", "tracking", "training", "sweeps"]  # of the engine, from the ground up
 
 
-def test_project_stays_small() -> None:
-    def lines(*paths: Path) -> int:
-        return sum(len(path.read_text().splitlines()) for path in paths)
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
-    assert lines(ROOT / "train.py", PACKAGE / "data.py", PACKAGE / "model.py") < 300
-    sources = [*(ROOT / "src").rglob("*.py")]
-    assert max(lines(path) for path in sources) <= 200
-    assert sum(map(code_lines, sources)) < 1800  # more than the 1,000 that it should be: what can be deleted?
+
+def test_the_engine_imports_neither_the_example_nor_a_higher_floor() -> None:
+    for path in ENGINE.rglob("*.py"):
+        names = imported(path)
+        assert not [name for name in names if name.startswith((PACKAGE.name, "train", "hydra_plugins.runlab"))], path
+        folder = path.relative_to(ENGINE).parts[0]
+        if folder in FLOORS:
+            ours = {name.split(".")[1] for name in names if name.startswith("runlab.")}
+            assert ours <= set(FLOORS[: FLOORS.index(folder) + 1]), path
+    assert {path.name for path in ENGINE.iterdir() if path.is_dir()} - {"__pycache__"} == set(FLOORS)
+
+
+def test_the_example_imports_its_figures_and_the_engine_but_the_figures_nothing_of_ours() -> None:
+    names = imported(PACKAGE / "figures.py")
+    assert not [name for name in names if name.startswith((PACKAGE.name, "runlab"))]
+    for path in (PACKAGE / "networks.py", PACKAGE / "data.py"):  # data and networks do not know each other
+        assert not [name for name in imported(path) if name.startswith(PACKAGE.name)], path
+
+
+def test_the_engine_knows_no_image_class_or_accuracy() -> None:
+    words = re.compile(r"\b(images?|class_names|num_classes|labels?|accurac\w+|mnist|digits)\b|/acc\b", re.IGNORECASE)
+    for path in ENGINE.rglob("*.py"):
+        assert not words.findall(path.read_text()), path
+
+
+def lines(*paths: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in paths)
+
+
+def test_example_and_engine_stay_small() -> None:
+    example, engine = sorted(PACKAGE.rglob("*.py")), sorted(ENGINE.rglob("*.py"))
+    assert len(example) <= 6
+    assert lines(*example) <= 650
+    assert lines(*engine) <= 2600
+    assert lines(ROOT / "train.py") <= 80
+    assert max(map(lines, [*example, *engine])) <= 200
+    for folder in FLOORS:  # no folder of one file
+        assert len([path for path in (ENGINE / folder).glob("*.py") if path.name != "__init__.py"]) > 1
     assert lines(ROOT / "README.md") <= 170
 
 

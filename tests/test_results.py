@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from digits import results
+from runlab.sweeps import results
+from runlab.sweeps import table as results_table
 
 Put = Callable[..., Path]
 
@@ -49,11 +50,11 @@ def monitoring(tmp_path: Path) -> Callable[[str, str], None]:
 
 
 def table(folder: str = "sweep") -> list[str]:
-    return "\n".join(results.lines(*results.rows(Path(folder)))).splitlines()
+    return "\n".join(results_table.lines(*results.rows(Path(folder)))).splitlines()
 
 
 def in_csv() -> list[list[str]]:
-    path = results.write_csv(Path("sweep"), results.rows(Path("sweep"))[0])
+    path = results_table.write_csv(Path("sweep"), results.rows(Path("sweep"))[0])
     assert path == Path("sweep/results.csv")
     with path.open(newline="") as file:
         return list(csv.reader(file))
@@ -81,7 +82,7 @@ def test_a_sweep_with_every_status(put: Put, monitoring: Any, capsys: pytest.Cap
         "val/acc          test/acc         n  optimizer.lr",
         "0.6250 ± 0.1768  0.3750 ± 0.1768  2  0.1",
     ]
-    results.main(["sweep"])
+    results_table.main(["sweep"])
     assert capsys.readouterr().out.splitlines() == ["", *printed]
     header = ["optimizer.lr", "seed", "logger", "val/acc", "test/acc", "status", "seconds", "folder", "message"]
     assert in_csv() == [
@@ -253,7 +254,7 @@ def test_the_command_prints_the_same_and_its_errors_in_a_line(put: Put, monitori
         (["sweep", "sweep"], 1, "", "sweep sweep: name one folder of runs, as in runs/default\n"),
         (["empty"], 1, "", "empty: holds no run\n"),
     ):
-        command = [sys.executable, "-m", f"{results.__package__}.runs", *arguments]
+        command = [sys.executable, "-m", "runlab.results", *arguments]
         path = {"PYTHONPATH": f"{ROOT}/src", "PYTHONUTF8": "1"}
         done = subprocess.run(command, env=path, capture_output=True, text=True, encoding="utf-8", check=False)
         assert (done.returncode, done.stdout, done.stderr) == (status, out, err)

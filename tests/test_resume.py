@@ -1,4 +1,4 @@
-"""A run that was ended, however, goes on as if it had not been: bit for bit."""
+"""A run that was ended, however, resumes as if it had not been: bit for bit."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from conftest import ROOT, Cli, Compose
 from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningModule, Trainer
 
-from digits.errors import UserError
-from digits.runs import load_run
+from runlab.config.messages import UserError
+from runlab.load import load_run
 from train import train
 
 # Dropout and an augmentation draw random numbers; ten batches make an epoch.
@@ -120,7 +120,7 @@ def test_a_stop_in_any_batch_goes_on_equal(
     with pytest.raises(SystemExit) as caught:
         train(composed(*setting, kill))
     assert caught.value.code == {signal.SIGINT: 130, signal.SIGTERM: 143}[signum]
-    assert "go on with: python train.py resume=" in capsys.readouterr().err
+    assert "resume with: python train.py resume=" in capsys.readouterr().err
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert saved == step
     assert not (tmp_path / "run/metrics.json").exists()
@@ -211,7 +211,7 @@ def test_a_killed_process_goes_on_equal_by_its_folder(
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[signum]
-    assert ("go on with: python train.py resume=" in err) == (signum != signal.SIGKILL)
+    assert ("resume with: python train.py resume=" in err) == (signum != signal.SIGKILL)
     assert "Traceback" not in err
     torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
     record = (run_dir / ".hydra/overrides.yaml").read_bytes()
@@ -381,7 +381,7 @@ CHANGES = ["optimizer.lr=0.01", "optimizer=adamw", "model.dropout=0.5", "seed=1"
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_a_checkpoint_fixes_cannot_be_changed(composed: Compose, stopped: Path, change: str) -> None:
     before = {path: path.read_bytes() for path in stopped.parent.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match="the run to go on with has"):
+    with pytest.raises(UserError, match="the run to resume has"):
         train(composed(*QUIET, change, "resume=auto", "trainer.max_epochs=4"))
     assert {path: path.read_bytes() for path in stopped.parent.rglob("*") if path.is_file()} == before
 
@@ -421,8 +421,8 @@ def test_load_run_gives_the_best_weights(composed: Compose, tmp_path: Path) -> N
     assert not run.model.training
     run.data.prepare_data()
     run.data.setup("test")
-    logits = run.model(run.data.eval_transform(run.data.test_set.images))
-    assert (logits.argmax(dim=1) == run.data.test_set.labels).sum().item() == round(metrics["test/acc"] * 10_000)
+    logits = run.model(run.data.eval_transform(run.data.test_set.inputs))
+    assert (logits.argmax(dim=1) == run.data.test_set.targets).sum().item() == round(metrics["test/acc"] * 10_000)
     with pytest.raises(UserError, match="no finished run"):
         load_run(tmp_path / "nowhere")
 

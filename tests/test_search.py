@@ -25,7 +25,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
-from hydra_plugins import trials
+from runlab.sweeps import search
 
 COMPLETE, FAIL, PRUNED, RUNNING = TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING
 QUICK = ["trainer.max_epochs=3", "trainer.limit_train_batches=5", "trainer.limit_test_batches=1", "logger=none"]
@@ -41,7 +41,7 @@ SURELY_PRUNED = [
 # Kills the search where the storage knows of trial 1's second epoch, and the trial's folder does not yet.
 KILLED = """
 import os, runpy, signal, sys
-from digits.search import HydraConfig, Pruning
+from runlab.sweeps.pruning import HydraConfig, Pruning
 prunes = Pruning._prunes
 def killed(self, epoch, value):
     answer = prunes(self, epoch, value)
@@ -60,7 +60,7 @@ def said(*arguments: str) -> None:
 
 
 def study_in(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="search", storage=trials.database(f"sqlite:///{folder}/optuna.db"))
+    return optuna.load_study(study_name="search", storage=search.database(f"sqlite:///{folder}/optuna.db"))
 
 
 def stored(folder: Path) -> list[FrozenTrial]:
@@ -174,7 +174,7 @@ def test_a_stop_leaves_its_trial_to_be_gone_on_with(tmp_path: Path, monkeypatch:
         raise SystemExit(143)
 
     arguments = [*FIVE, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=3", f"hydra.sweep.dir={tmp_path}"]
-    monkeypatch.setattr(trials.Search, "launch", stopped)
+    monkeypatch.setattr(search.Search, "launch", stopped)
     for _ in range(2):
         assert status_of(*arguments) == 143
         assert [trial.state for trial in stored(tmp_path)] == [RUNNING, RUNNING]
@@ -184,7 +184,7 @@ def test_a_stop_leaves_its_trial_to_be_gone_on_with(tmp_path: Path, monkeypatch:
         firsts.append((first, len(jobs)))
         return [0.5] * len(jobs)
 
-    monkeypatch.setattr(trials.Search, "launch", launched)
+    monkeypatch.setattr(search.Search, "launch", launched)
     said(*arguments)
     assert firsts == [(0, 2), (2, 1)]
     assert [trial.value for trial in stored(tmp_path)] == [0.5] * 3
@@ -224,12 +224,12 @@ def test_trials_at_a_time(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_what_still_runs_is_waited_for(tmp_path: Path) -> None:
-    trials.wait(tmp_path / "new")
+    search.wait(tmp_path / "new")
     handle = (tmp_path / ".lock").open("w")
     fcntl.flock(handle, fcntl.LOCK_EX)
     timer, start = threading.Timer(0.2, handle.close), time.perf_counter()
     timer.start()
-    trials.wait(tmp_path)
+    search.wait(tmp_path)
     assert time.perf_counter() - start >= 0.2
 
 
@@ -267,11 +267,11 @@ def test_what_is_wrong_is_answered_in_a_line(
     ],
 )
 def test_the_values_are_given_in_hydras_words(word: str, expected: BaseDistribution) -> None:
-    assert trials.distribution(OverridesParser.create().parse_override(word)) == expected
+    assert search.distribution(OverridesParser.create().parse_override(word)) == expected
 
 
 def test_a_sweeper_is_registered_once() -> None:
     names = [plugin.__name__ for plugin in Plugins.instance().discover(Sweeper)]
     assert sorted(name for name in names if name in ("Grid", "Search")) == ["Grid", "Search"]
     # On Python 3.10 an alias as dict[str, int] passes for a class, at which Hydra, looking for sweepers, fails.
-    assert not [name for name, value in vars(trials).items() if isinstance(value, GenericAlias)]
+    assert not [name for name, value in vars(search).items() if isinstance(value, GenericAlias)]

@@ -7,9 +7,9 @@ import pytest
 
 PROGRAM = """
 import atexit, sys
-from digits.startup import leaving_quickly, quick_imports
+from runlab.config.startup import fast_exit, fast_imports
 atexit.register(lambda: print("skipped"))
-with leaving_quickly():
+with fast_exit():
     atexit.register(lambda: print("registered"))
     print("printed")
     exec(sys.argv[1])
@@ -34,7 +34,7 @@ def test_the_end_is_what_it_would_have_been(end: str, status: int, said: str) ->
 
 
 def test_garbage_is_looked_for_again_after_the_import() -> None:
-    program = "import gc; from digits.startup import quick_imports\nwith quick_imports(): off = gc.isenabled()\n"
+    program = "import gc; from runlab.config.startup import fast_imports\nwith fast_imports(): off = gc.isenabled()\n"
     program += "print(off, gc.isenabled(), gc.get_freeze_count() > 0)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False True True\n"

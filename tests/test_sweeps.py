@@ -15,7 +15,9 @@ from faults import fault
 from hydra.core.utils import JobReturn, JobStatus
 from test_resume import assert_equal
 
-from digits import folder, sweeps, workers
+from runlab.config import resolvers
+from runlab.sweeps import jobs as sweep_jobs
+from runlab.sweeps import workers
 from train import train
 
 SHORT = ["trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.limit_test_batches=1", "logger=none"]
@@ -95,7 +97,7 @@ def test_a_stopped_sweep_goes_on(quick_cli: Cli, composed: Compose, tmp_path: Pa
     assert stopped.returncode == 130
     # The fault's callback comes after the one that stops: the next batch is the last one.
     assert stopped.stderr.startswith(
-        "stopped at epoch 1, optimizer step 8; go on with: the same command and hydra.sweep"
+        "stopped at epoch 1, optimizer step 8; resume with: the same command and hydra.sweep"
     )
     statuses = [line.split() for line in stopped.stdout.splitlines()[-4:-2]]
     assert [words["finished" in words and 2] for words in statuses] == ["finished", "unfinished"]
@@ -140,7 +142,7 @@ def test_a_sweep_over_names_stays_in_its_folder(quick_cli: Cli, tmp_path: Path) 
     ],
 )
 def test_overrides_as_a_folder(overrides: str, name: str) -> None:
-    assert folder.job_folder(overrides) == name
+    assert resolvers.job_folder(overrides) == name
 
 
 def test_a_job_that_slurm_has_killed_fails_alone(
@@ -162,7 +164,7 @@ def test_a_job_that_slurm_has_killed_fails_alone(
             return [job.results()[0] for job in submitted]
 
     results = submitit.Job.results
-    assert workers.slurm_launched(Launcher(), [["seed=0"], ["seed=1"]], 0) == ["unfinished", 0.5]
+    assert workers.launch_slurm_jobs(Launcher(), [["seed=0"], ["seed=1"]], 0) == ["unfinished", 0.5]
     assert submitit.Job.results is results
     assert "unfinished: Job " in capfd.readouterr().err
 
@@ -190,14 +192,14 @@ def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     seen = []
     for worker in workers:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-        monkeypatch.setattr(sweeps, "gpu", worker)
-        sweeps.own_gpu(tmp_path)
+        monkeypatch.setattr(sweep_jobs, "gpu", worker)
+        sweep_jobs.reserve_gpu(tmp_path)
         seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-        sweeps.own_gpu(tmp_path)  # its next job
+        sweep_jobs.reserve_gpu(tmp_path)  # its next job
         assert os.environ["CUDA_VISIBLE_DEVICES"] == seen[-1]
     assert seen == ["4", "7", "4"]
     workers[1][0].release()  # its process has ended
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    monkeypatch.setattr(sweeps, "gpu", [])
-    sweeps.own_gpu(tmp_path)
+    monkeypatch.setattr(sweep_jobs, "gpu", [])
+    sweep_jobs.reserve_gpu(tmp_path)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchvision.datasets import MNIST, FashionMNIST
 
 from digits import figures
-from digits.runs import load_run
+from runlab.load import load_run
 from train import train
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=10", "trainer.log_every_n_steps=1"]
@@ -175,7 +175,7 @@ def test_notebook_experiment_is_the_notebooks_setting(composed: Compose) -> None
     assert (cfg.data.batch_size, cfg.data.eval_batch_size, cfg.data.val_size) == (16, 24, 0)
     assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.trainer.max_epochs, cfg.seed) == (0.001, 0.9, 6, 0)
     assert cfg.scheduler == {}
-    assert cfg.model._target_ == "digits.model.LinearClassifier"
+    assert cfg.model._target_ == "digits.networks.LinearClassifier"
     cfg.trainer.max_epochs = 1
     metrics = train(cfg)
     assert metrics["global_step"] == 3750  # 60,000 / 16; six epochs are 22,500

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from digits import figures
-from digits.folder import replaced
-from digits.loggers import log_image, log_text, tensorboards
+from runlab.config.processes import in_sweep
+from runlab.runs.files import atomic_write
+from runlab.tracking.log import log_image, log_text, tensorboards
 
 
 def class_names(trainer: Trainer) -> list[str]:
@@ -60,22 +61,15 @@ class ConfusionMatrix(Callback):
             lines = [f"| {name} | {right} | {total} | {right / max(total, 1):.4f} |" for name, right, total in rows]
             table = ["| class | right | of | accuracy |", "|---|---|---|---|", *lines]
             log_text(trainer, "test/per_class", "\n".join(table))
-            with replaced(self.run_dir / "confusion_matrix.png") as path:
+            right, total = int(counts.trace()), int(counts.sum())
+            if not in_sweep():  # where each job has one line
+                print(f"test accuracy  {right}/{total} = {right / max(total, 1):.2%}".replace("%", " %"), flush=True)
+            with atomic_write(self.run_dir / "confusion_matrix.png") as path:
                 Image.fromarray(image).save(path, format="png")
-            with replaced(self.run_dir / "confusion_matrix.csv") as path, path.open("w", newline="") as file:
+            with atomic_write(self.run_dir / "confusion_matrix.csv") as path, path.open("w", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(["true/predicted", *names])
                 writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
-
-
-class LearningRate(Callback):
-    """Logs `train/lr`, the rate of the first parameter group, where `train/loss` is logged."""
-
-    def on_train_batch_start(self, trainer: Trainer, *batch: Any) -> None:  # noqa: ARG002
-        step = trainer.global_step
-        if (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            for logger in trainer.loggers:
-                logger.log_metrics({"train/lr": trainer.optimizers[0].param_groups[0]["lr"]}, step)
 
 
 class Weights(Callback):

@@ -9,10 +9,10 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from digits import archives
-from digits.errors import UserError, user_errors
-from digits.loaders import Batch, EpochLoader, EpochSampler, ImageDataset, reseed, split
-from digits.transforms import fused
+from runlab.config.messages import UserError, user_errors
+from runlab.data import archives
+from runlab.data.fused import fused
+from runlab.data.loaders import Batch, EpochLoader, EpochSampler, InMemoryDataset, reseed, split
 
 
 @dataclass(kw_only=True, eq=False)
@@ -43,7 +43,7 @@ class MNISTDataModule(LightningDataModule):
         self.train_transform, self.eval_transform = fused(self.train_transform), fused(self.eval_transform)
         self.checksums = archives.checksums(self.dataset)
         self.class_names: list[str] = []
-        self.train_set = self.val_set = self.test_set = cast("Any", None)  # until `setup` an ImageDataset each
+        self.train_set = self.val_set = self.test_set = cast("Any", None)  # until `setup` an InMemoryDataset each
 
     def prepare_data(self) -> None:
         archives.prepare(self.dataset, self.root)
@@ -54,11 +54,11 @@ class MNISTDataModule(LightningDataModule):
         if stage in ("fit", "validate") and self.train_set is None:
             whole = self._read(train=True)
             parts = split(len(whole), self.split_seed, self.val_size, self.folds, self.fold)
-            self.train_set, self.val_set = map(whole.part, parts)
+            self.train_set, self.val_set = map(whole.subset, parts)
         if stage in ("test", "predict") and self.test_set is None:
             self.test_set = self._read(train=False)
 
-    def _read(self, train: bool) -> ImageDataset:
+    def _read(self, train: bool) -> InMemoryDataset:
         dataset = self.dataset(root=self.root, train=train)
         # MNIST's own names are "0 - zero" and so on: the part before the dash is what fits on an axis.
         self.class_names = [name.split(" - ")[0] for name in dataset.classes]
@@ -66,7 +66,7 @@ class MNISTDataModule(LightningDataModule):
             raise UserError(f"data.num_classes={self.num_classes}: the dataset has {len(self.class_names)} classes")
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         wanted = self.num_workers == 0 and self.device_resident  # processes of a loader cannot share a GPU's memory
-        return ImageDataset.held(dataset.data.unsqueeze(1), dataset.targets, wanted, device)
+        return InMemoryDataset.in_memory(dataset.data.unsqueeze(1), dataset.targets, wanted, device)
 
     @user_errors("data")
     def train_dataloader(self) -> EpochLoader:
@@ -111,6 +111,6 @@ class MNISTDataModule(LightningDataModule):
         batches = self._batches(dataset, self.eval_batch_size, False, False)
         return EpochLoader(dataset, self.num_workers, batch_sampler=batches)
 
-    def _batches(self, dataset: ImageDataset, batch_size: Any, drop_last: bool, shuffle: bool) -> EpochSampler:
+    def _batches(self, dataset: InMemoryDataset, batch_size: Any, drop_last: bool, shuffle: bool) -> EpochSampler:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return EpochSampler(dataset.indices, batch_size, drop_last, shuffle, self.seed, rank, world)

@@ -1,6 +1,17 @@
-"""More networks: a class here and a YAML file in conf/model/ are all that another one takes."""
+"""The networks. Another one is a class here and a YAML file in conf/model/."""
 
-from torch import nn
+from torch import Tensor, nn
+
+
+class LinearClassifier(nn.Module):
+    """Softmax regression: `(B, 1, 28, 28)` or `(B, 784)` -> logits `(B, num_classes)`."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.reshape(x.size(0), -1))
 
 
 class MLP(nn.Sequential):

@@ -1,16 +1,25 @@
-"""Checkpoints that are whole or not there, and hold nothing that could run."""
+"""Checkpoints that are whole or not there, and hold no code."""
 
 import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from digits.errors import UserError
-from digits.folder import replaced
+from runlab.config.messages import UserError
+from runlab.runs.files import CHECKPOINTS, RECORD, atomic_write
+
+FIXED = (
+    "data",
+    "task",
+    "model",
+    "optimizer",
+    "scheduler",
+)  # groups that a resumed run keeps, but for resume_may_change
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -19,7 +28,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        with replaced(Path(path)) as temporary:
+        with atomic_write(Path(path)) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
@@ -67,3 +76,20 @@ def newest_sound(folder: Path) -> Path | None:
     if best and steps[best] < 0:
         raise UserError(f"{folder}: no checkpoint can be read; begin anew in another folder")
     return best
+
+
+def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
+    """The checkpoint to resume from; `UserError` if `cfg` changes what it fixes (data, task, network, optimizer)."""
+    if (last := newest_sound(run_dir / CHECKPOINTS)) is None:
+        return None
+    if (epoch := load(last)["epoch"]) >= cfg.trainer.max_epochs:
+        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run to resume has done {epoch + 1}")
+    record = OmegaConf.merge(OmegaConf.load(run_dir / RECORD), {"run_dir": cfg.run_dir})
+    old, new = (cast("dict[str, Any]", OmegaConf.to_container(part, resolve=True)) for part in (record, cfg))
+    for group in FIXED:
+        before, after = old.get(group) or {}, new.get(group) or {}
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key) and f"{group}.{key}" not in cfg.resume_may_change:
+                text = f"{group}.{key}={after.get(key)}: the run to resume has {before.get(key)}"
+                raise UserError(f"{text}; to begin a new one with its weights, add ckpt_path=.../checkpoints/best.ckpt")
+    return last

@@ -13,7 +13,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from digits.folder import in_sweep
+from runlab.config.processes import in_sweep
 
 
 class StopOnSignal(Callback):
@@ -78,12 +78,22 @@ class StopOnSignal(Callback):
             command = f"python train.py resume={os.path.relpath(self.run_dir)}"
             if in_sweep():
                 command = f"the same command and hydra.sweep.dir={os.path.relpath(self.run_dir.parent)}"
-            print(where + f"; go on with: {command}" * (self.run_dir / "checkpoints").exists(), file=sys.stderr)
+            print(where + f"; resume with: {command}" * (self.run_dir / "checkpoints").exists(), file=sys.stderr)
         raise SystemExit(128 + (self.signum or signal.SIGTERM))
 
 
+class LearningRate(Callback):
+    """Logs `train/lr`, the rate of the first parameter group, where `train/loss` is logged."""
+
+    def on_train_batch_start(self, trainer: Trainer, *batch: Any) -> None:  # noqa: ARG002
+        step = trainer.global_step
+        if (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/lr": trainer.optimizers[0].param_groups[0]["lr"]}, step)
+
+
 class EpochLines(TQDMProgressBar):
-    """A line an epoch instead of a bar: `epoch 1/5  train/loss 0.3120  val/acc 0.9108`."""
+    """A line an epoch instead of a bar: `epoch 1/5  train/loss 0.3120  val/loss 0.3541`."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         if trainer.is_global_zero:
@@ -98,19 +108,19 @@ def bar(refresh_rate: int) -> TQDMProgressBar:
     return TQDMProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else EpochLines(refresh_rate=0)
 
 
-def silence_remarks() -> None:
+def filter_warnings() -> None:
     """Keep out of the output what the libraries say at each run and a user can do nothing about."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, and its own shop
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # that processes find each other
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # that it makes an experiment
     for message in (
         ".*isinstance.treespec, LeafSpec",  # Lightning 2.6 calls torch in a way that torch 2.15 deprecates
-        ".*does not have many workers",  # the images are in memory
+        ".*does not have many workers",  # 0 is the fastest for data in memory; who reads files sees it in the progress
         "Checkpoint directory .* exists and is not empty",  # a resumed run's own
         "The dirpath has changed",  # ckpt_path may come from another run
         ".*your dataloader is not resumable",  # it is, without a state of its own
         "Total length of .* across ranks is zero",  # data.val_size=0 is a choice
         "The `srun` command is available on your system but is not used",  # where SLURM is, not every run is its job
-        "It is recommended to use `self.log.*sync_dist=True",  # accuracy comes of counts that all devices have added up
+        "It is recommended to use `self.log.*sync_dist=True",  # the example's counts are added up over all devices
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,4 +1,4 @@
-"""Where metrics, figures and the config go besides the run folder's own files."""
+"""The loggers: Lightning's, with what they lack or do too much of."""
 
 import os
 from collections.abc import Iterator
@@ -6,22 +6,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
-from hydra.core.hydra_config import HydraConfig
-from lightning import Trainer
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from digits.parts import build
+from runlab.config.instantiate import build
 
 # A run sends nothing out unless its user has said so. MLflow and W&B read this as they are imported, later.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it would tell of each table that it makes
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it logs each table that it makes
 os.environ.setdefault("WANDB_SILENT", "true")  # set it to false to see where a run is and how to send it
 
 
@@ -52,11 +47,11 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:  # noqa: ARG002
-        self.experiment.flush()  # a run that goes on from it has its curves until there
+        self.experiment.flush()  # a run that is resumed from it has its curves until there
 
 
 class MLFlowLogger(loggers.MLFlowLogger):
-    """Lightning's, one process after the other: two that make a new store's tables, or an experiment, would collide."""
+    """Lightning's, with a lock: two processes that create a new store's tables or an experiment would collide."""
 
     def __init__(self, tracking_uri: str, **kwargs: Any) -> None:
         self._lock: Any = nullcontext()
@@ -82,8 +77,8 @@ class WandbLogger(loggers.WandbLogger):
 
 
 @contextmanager
-def closed() -> Iterator[list[Any]]:
-    """A list for loggers; what Lightning leaves open of them, a W&B run that a sweep's next would go on with, ends."""
+def closing_loggers() -> Iterator[list[Any]]:
+    """A list for loggers. At the end a W&B run is finished, which Lightning leaves open for the next job of a sweep."""
     opened: list[Any] = []
     failed = True
     try:
@@ -100,49 +95,3 @@ def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
     lost = {"tensorboard": {"purge_step": checkpoint.get("global_step", -1) + 1}}
     resumed = cfg.resume == "auto" and "tensorboard" in cfg.logger
     return [*build(OmegaConf.merge(cfg.logger, lost if resumed else {})).values()]
-
-
-def log_config(trainer: Trainer, cfg: DictConfig) -> None:
-    """Give the loggers the hyperparameters, and TensorBoard the whole config, resolved, as a text."""
-    parameters = hyperparameters(cfg)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(parameters)
-    log_text(trainer, "config", f"```\n{OmegaConf.to_yaml(cfg, resolve=True)}```")
-
-
-def hyperparameters(cfg: DictConfig) -> dict[str, int | float | str]:
-    """The values of `cfg.hyperparameters` and of what this command overrides, by their keys.
-
-    A group stands for itself by the choice that was typed, else by its class.
-    """
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    typed = {key.lstrip("+~"): choice for key, _, choice in (override.partition("=") for override in overrides)}
-    values: dict[str, int | float | str] = {"overrides": " ".join(overrides) or "none"}
-    for key in dict.fromkeys([*(cfg.hyperparameters or ()), *typed]):
-        value = OmegaConf.select(cfg, key)
-        if isinstance(value, DictConfig) or key == "experiment":
-            value = typed.get(key) or str(value.get("_target_")).rpartition(".")[2]
-        values[key] = value if isinstance(value, int | float | str) else str(value).lower()
-    return values
-
-
-def log_image(trainer: Trainer, tag: str, image: NDArray[np.uint8]) -> None:
-    """Give a picture `(H, W, 3)` uint8 to each logger that can take one, at the optimizer steps done."""
-    step = trainer.global_step
-    for logger in trainer.loggers:
-        if isinstance(logger, loggers.TensorBoardLogger):
-            logger.experiment.add_image(tag, image, step, dataformats="HWC")
-        elif isinstance(logger, loggers.WandbLogger):
-            logger.log_image(tag, [image], step)
-        elif isinstance(logger, loggers.MLFlowLogger):
-            logger.experiment.log_image(logger.run_id, image, key=tag, step=step)
-
-
-def log_text(trainer: Trainer, tag: str, markdown: str) -> None:
-    """Give TensorBoard a text."""
-    for writer in tensorboards(trainer):
-        writer.add_text(tag, markdown, trainer.global_step)
-
-
-def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, loggers.TensorBoardLogger)]

@@ -1,4 +1,4 @@
-"""A job of a sweep: it fails alone, and trains on several devices in a process of its own. Imports no torch."""
+"""A job of a sweep: it fails alone, and trains on several devices in its own process. Imports no torch."""
 
 import inspect
 import os
@@ -16,10 +16,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from digits import results, runs
-from digits.errors import Diverged, Pruned
-from digits.folder import ENDED, RECORD, in_sweep, processes, quoted, rank_zero, replaced
-from digits.workers import JOBLIB, SIGNALS, busy, end_with_parent, handled_by, stoppable
+from runlab.config.messages import Diverged, Pruned
+from runlab.config.processes import in_sweep, launched_processes, rank_zero
+from runlab.config.resolvers import quoted
+from runlab.runs.files import ENDED, RECORD, atomic_write
+from runlab.runs.record import write_failure
+from runlab.sweeps import results
+from runlab.sweeps.workers import JOBLIB, SIGNALS, busy, exit_with_parent, signal_handler, stoppable
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -29,38 +32,38 @@ gpu: list[FileLock] = []  # the lock on this process's GPU, held until its end
 
 
 @stoppable
-def job(train: Train, cfg: DictConfig) -> float | str | None:
+def run_job(train: Train, cfg: DictConfig) -> float | str | None:
     """Train what `cfg` describes, and return the monitored metric.
 
-    In a sweep a job goes on with what its folder holds, prints one line, and fails alone: what it raises is printed
-    and written into its folder, and its status (failed, diverged, pruned) is returned in place of the metric.
+    In a sweep a job resumes what its folder holds, prints one line, and fails alone: an exception is printed and
+    written into its folder, and its status (failed, diverged, pruned) is returned in place of the metric.
     """
     if not in_sweep():
         return train(cfg).get(cfg.monitor)
     hydra, run_dir = HydraConfig.get(), Path(cfg.run_dir)
     cfg.resume = cfg.resume or "auto"
     if hydra.mode == RunMode.MULTIRUN and several_devices(cfg):
-        return own_process(inspect.getfile(train), cfg)
+        return run_in_subprocess(inspect.getfile(train), cfg)
     if hydra.mode != RunMode.MULTIRUN:
         busy.set()  # SIGTERM has its work saved, and ends it
-        end_with_parent()
+        exit_with_parent()
     try:
         if rank_zero():
             (run_dir / ENDED).unlink(missing_ok=True)
             if not (overrides := (run_dir / RECORD).with_stem("overrides")).exists():
-                with replaced(overrides) as path:
+                with atomic_write(overrides) as path:
                     path.write_text(OmegaConf.to_yaml(hydra.overrides.task))
         if JOBLIB in hydra.launcher._target_:
-            own_gpu(Path(hydra.sweep.dir))
+            reserve_gpu(Path(hydra.sweep.dir))
         metrics = train(cfg)
     except Exception as error:
         status = STATUS.get(type(error), "failed")
-        say_failed(status, error, run_dir)
+        report_failure(status, error, run_dir)
         if hydra.mode != RunMode.MULTIRUN:
             sys.exit(1)  # the process that waits for this one hears of it
         return status
     if rank_zero():
-        scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in (cfg.monitor, "test/acc") if name in metrics)
+        scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in results.main_metrics([metrics], cfg.monitor))
         print(f"{job_name()}  {scores}  {metrics['seconds']:.1f} s", flush=True)
     return metrics.get(cfg.monitor)
 
@@ -70,9 +73,9 @@ def job_name() -> str:
     return f"{HydraConfig.get().job.num + 1}  {' '.join(as_typed(HydraConfig.get().overrides.task))}"
 
 
-def say_failed(status: str, error: Exception, run_dir: Path) -> None:
+def report_failure(status: str, error: Exception, run_dir: Path) -> None:
     """Write into a job's folder why it has no metrics, and print it, if none of its other processes has done so."""
-    if message := runs.failed(run_dir, status, error):
+    if message := write_failure(run_dir, status, error):
         print(f"{job_name()}  {status}: {message}", file=sys.stderr, flush=True)
 
 
@@ -84,15 +87,15 @@ def as_typed(overrides: Any) -> list[str]:
 
 def several_devices(cfg: DictConfig) -> bool:
     """Whether Lightning is to start processes for a run. Under torchrun and srun they are there already."""
-    if processes() > 1:
+    if launched_processes() > 1:
         return False
     devices = cfg.trainer.devices
     one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
     return not one or cfg.trainer.get("num_nodes", 1) > 1
 
 
-def own_process(script: str, cfg: DictConfig) -> float | str | None:
-    """Run this job as a command of its own, wait for it, and return what `job` would.
+def run_in_subprocess(script: str, cfg: DictConfig) -> float | str | None:
+    """Run this job as a command of its own, wait for it, and return what `run_job` would.
 
     The other ranks of a run repeat its command: the sweep's command would make each of them a sweep. Signals go on to
     the job, once each: it is in a session of its own, where Ctrl-C on the terminal does not reach it.
@@ -111,7 +114,7 @@ def own_process(script: str, cfg: DictConfig) -> float | str | None:
         asked.append(signum)
         process.send_signal(signum)
 
-    with handled_by(hand_on):
+    with signal_handler(hand_on):
         status = process.wait()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # a rank that it has left behind
@@ -119,14 +122,14 @@ def own_process(script: str, cfg: DictConfig) -> float | str | None:
     if asked or status in stops:  # it was stopped, and so is the sweep
         sys.exit(128 + asked[0] if asked else status)
     if status:
-        say_failed("failed", RuntimeError(f"its process ended with status {status}"), run_dir)
+        report_failure("failed", RuntimeError(f"its process ended with status {status}"), run_dir)
     row = results.read(run_dir)
     if row.status != "finished":
         return row.status
     return "failed" if status else row.metrics.get(cfg.monitor)
 
 
-def own_gpu(sweep_dir: Path) -> None:
+def reserve_gpu(sweep_dir: Path) -> None:
     """Let this process see one GPU alone until its end: the first that no other worker of the sweep has.
 
     More workers than GPUs share them evenly. NVIDIA's are counted as devices of the system: to ask CUDA would be to

@@ -1,4 +1,4 @@
-"""The part of a search that is in each of its runs."""
+"""The callback of a search's runs: it reports to Optuna, which may end a run early."""
 
 from functools import cached_property
 
@@ -7,16 +7,16 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, LightningModule, Trainer
 from optuna.pruners import BasePruner
 
-from digits.errors import Pruned
-from digits.folder import in_sweep
-from hydra_plugins.trials import database
+from runlab.config.messages import Pruned
+from runlab.config.processes import in_sweep
+from runlab.sweeps.search import database
 
 
 class Pruning(Callback):
     """Tells the search each validation's `monitor`, and ends the run with `Pruned` where `pruner` says so.
 
-    The trial is the one that the job has its number from; in a run that is no job this does nothing. `storage` is the
-    URL of the search's database. A resumed run may validate an epoch again: the first value is kept.
+    The job's number is that of its trial; in a run that is no job this does nothing. `storage` is the URL of the
+    search's database. A resumed run may validate an epoch again: the first value is kept.
     """
 
     def __init__(self, monitor: str | None, storage: str, pruner: BasePruner) -> None:

@@ -1,4 +1,4 @@
-"""The linear classifier, and the module that trains it or any other network."""
+"""The task: a network that classifies images, how it is trained and measured."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,20 +9,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from digits.errors import Diverged, user_errors
-from digits.loaders import Batch
-from digits.overhead import LeanModule
-
-
-class LinearClassifier(nn.Module):
-    """Softmax regression: `(B, 1, 28, 28)` or `(B, 784)` -> logits `(B, num_classes)`."""
-
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_features, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.reshape(x.size(0), -1))
+from runlab.config.messages import Diverged, user_errors
+from runlab.data.loaders import Batch
+from runlab.training.overhead import LeanModule
 
 
 class ImageClassifier(LeanModule):

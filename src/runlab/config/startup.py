@@ -15,10 +15,10 @@ ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
 
 
 @contextmanager
-def quick_imports() -> Iterator[None]:
-    """Around the first import of torch: no garbage is looked for among all that it makes, then or until the exit.
+def fast_imports() -> Iterator[None]:
+    """Around the first import of torch: switch the garbage collector off, and leave what was imported out of it later.
 
-    What else the process holds by then is not looked through either.
+    Objects that exist by then are not looked through again before the process exits.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -33,10 +33,10 @@ def quick_imports() -> Iterator[None]:
 
 
 @contextmanager
-def leaving_quickly() -> Iterator[None]:
-    """Around the whole program: at its end Python leaves without taking torch apart, which takes a second.
+def fast_exit() -> Iterator[None]:
+    """Around the whole program: leave Python without unloading torch, which takes a second.
 
-    All that is registered meanwhile to happen at the exit happens, and what is printed is written out.
+    Exit handlers that were registered inside are called, and output is flushed.
     """
     status: list[int] = []
 
@@ -46,7 +46,7 @@ def leaving_quickly() -> Iterator[None]:
                 stream.flush()
             os._exit(status[0])
 
-    atexit.register(leave)  # the first to come is the last to be called
+    atexit.register(leave)  # handlers are called in reverse order: this one is the last
     try:
         yield
         status.append(0)
@@ -54,5 +54,5 @@ def leaving_quickly() -> Iterator[None]:
         status.append(end.code if isinstance(end.code, int) else int(end.code is not None))
         raise
     except Exception:
-        status.append(1)  # Python prints the traceback before it calls what is registered
+        status.append(1)  # Python prints the traceback before it calls the exit handlers
         raise

@@ -1,4 +1,4 @@
-"""Sweepers, which Hydra looks for in this package alone. It imports this file at each start: nothing heavy in here."""
+"""The sweeper that runs every combination. Hydra imports it at each start: nothing heavy in here."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,17 +12,20 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from digits import results, runs, workers
-from digits.errors import UserError
-from digits.folder import processes, quoted, replaced
+from runlab.config.messages import UserError
+from runlab.config.processes import launched_processes
+from runlab.config.resolvers import quoted
+from runlab.runs.files import atomic_write
+from runlab.runs.record import finished_metrics
+from runlab.sweeps import table, workers
 
 
 class Grid(Sweeper):
-    """Every combination of the values, as Hydra's own sweeper; what is finished is not launched again.
+    """Runs every combination of the values, as Hydra's own sweeper does, but not the jobs that are finished already.
 
-    At the end, and also where the sweep is stopped, there is a table of all jobs in the sweep's folder, printed and as
-    `results.csv`. `UserError` if a job has failed. `params` is a mapping of more overrides.
-    torchrun and srun cannot start it: each of their processes would be a sweep.
+    At the end, and also where the sweep is stopped, the table of all jobs in the sweep's folder is printed and written
+    as `results.csv`. `UserError` if a job has failed. `params` is a mapping of more overrides.
+    torchrun and srun cannot start a sweep: each of their processes would be one.
     """
 
     def __init__(self, params: dict[str, Any] | None) -> None:
@@ -30,24 +33,24 @@ class Grid(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.cfg, self.configs, self.folder = config, hydra_context.config_loader, Path(config.hydra.sweep.dir)
-        with read_write(config):  # the folder's name has what a sweep may be over, as `name`: it stays the one of now
+        with read_write(config):  # a sweep may be over `name`, which the folder has in its name: fix it now
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(self.folder)}")
         self.jobs = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        if processes() > 1:
+        if launched_processes() > 1:
             raise UserError(
                 "a sweep starts the processes of its jobs itself: leave out torchrun or srun, or leave out -m"
             )
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(config_loader=self.configs).parse_overrides(words)
-        with replaced(self.folder / "multirun.yaml") as path:
+        with atomic_write(self.folder / "multirun.yaml") as path:
             OmegaConf.save(self.cfg, path)
         try:
             ended = self.run(overrides)
         finally:
-            if table := results.show(self.folder):
-                print(f"\nresults  {results.write_csv(self.folder, table)}", flush=True)
+            if rows := table.show(self.folder):
+                print(f"\nresults  {table.write_csv(self.folder, rows)}", flush=True)
         if ended:
             raise UserError(f"{len(ended)} of this sweep's jobs: {', '.join(sorted(set(ended)))}, see above")
 
@@ -60,14 +63,14 @@ class Grid(Sweeper):
             folder, cfg = self.composed(job)
             if folders.setdefault(folder, job) is not job:
                 raise UserError(f"{' '.join(job)}: its folder is that of {' '.join(folders[folder])}; leave one out")
-            if runs.finished(folder, cfg) is None:
+            if finished_metrics(folder, cfg) is None:
                 missing.append(job)
         print(f"{len(jobs)} jobs, {len(jobs) - len(missing)} of them finished, in {self.folder}", flush=True)
         return [value for value in self.launch(missing, 0) if isinstance(value, str)]
 
     def launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
         """What each of the jobs returns. They are numbered from `first` on; each is a list of overrides."""
-        return workers.launched(self.jobs, jobs, first) if jobs else []
+        return workers.launch_jobs(self.jobs, jobs, first) if jobs else []
 
     def composed(self, job: Sequence[str]) -> tuple[Path, DictConfig]:
         """A job's folder and its config. What is misspelt is found here, before the first job begins."""

@@ -8,40 +8,40 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from digits.errors import UserError
+from runlab.config.messages import UserError
 
 Batch = tuple[Tensor, Tensor]
 
 
-class ImageDataset(Dataset[Batch]):
-    """Images `(N, 1, 28, 28)` uint8 and labels `(N,)` int64, held in memory, handed out a whole batch at a time.
+class InMemoryDataset(Dataset[Batch]):
+    """Inputs `(N, ...)` and targets `(N,)` in memory, handed out a whole batch at a time.
 
-    `indices` int64 says which of them; two parts of one set share its images.
+    `indices` int64 says which of them; two parts of one set share its inputs.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
-        self.images, self.labels, self.indices = images, labels, indices
+    def __init__(self, inputs: Tensor, targets: Tensor, indices: Tensor) -> None:
+        self.inputs, self.targets, self.indices = inputs, targets, indices
 
     @classmethod
-    def held(cls, images: Tensor, labels: Tensor, wanted: bool | str, device: torch.device) -> "ImageDataset":
+    def in_memory(cls, inputs: Tensor, targets: Tensor, wanted: bool | str, device: torch.device) -> "InMemoryDataset":
         """All of them, on `device` if `wanted`; if "auto", where they take at most half of a GPU's free memory."""
         if wanted == "auto":
-            wanted = device.type == "cuda" and 2 * images.nbytes <= torch.cuda.mem_get_info(device)[0]
+            wanted = device.type == "cuda" and 2 * inputs.nbytes <= torch.cuda.mem_get_info(device)[0]
         place = device if wanted else torch.device("cpu")
-        return cls(images.to(place), labels.to(place), torch.arange(len(labels), device=place))
+        return cls(inputs.to(place), targets.to(place), torch.arange(len(targets), device=place))
 
-    def part(self, indices: Tensor) -> "ImageDataset":
-        return ImageDataset(self.images, self.labels, self.indices[indices.to(self.indices.device)])
+    def subset(self, indices: Tensor) -> "InMemoryDataset":
+        return InMemoryDataset(self.inputs, self.targets, self.indices[indices.to(self.indices.device)])
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.images[self.indices[index]], self.labels[self.indices[index]]
+        return self.inputs[self.indices[index]], self.targets[self.indices[index]]
 
     def __getitems__(self, batch: Sequence[int] | Tensor) -> Batch:
         index = self.indices.index_select(0, torch.as_tensor(batch, device=self.indices.device))
-        return self.images.index_select(0, index), self.labels.index_select(0, index)
+        return self.inputs.index_select(0, index), self.targets.index_select(0, index)
 
 
 def split(size: int, seed: int, val_size: int, folds: int | None, fold: int | None) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class EpochLoader(DataLoader[Batch]):
 
     begin: Callable[[], int] | None = None  # called at its start, gives the batches that a resumed run has seen already
 
-    def __init__(self, dataset: ImageDataset, num_workers: int, **batches: Any) -> None:
+    def __init__(self, dataset: InMemoryDataset, num_workers: int, **batches: Any) -> None:
         workers: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
         # A batch comes whole: there is nothing to collate. A generator of its own leaves torch's to the samplers.
         super().__init__(dataset, collate_fn=tuple, generator=torch.Generator(), **workers, **batches)

@@ -5,15 +5,11 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from math import isfinite
-from operator import ge, gt, le, lt
-from pathlib import Path
-from typing import Any
 
 from hydra.errors import CompactHydraException, HydraException, InstantiationException, MissingConfigException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 
@@ -28,11 +24,6 @@ class Diverged(UserError):
 class Pruned(UserError):
     """A search has given up on this run, as others did better by the same epoch."""
 
-
-# Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
-_GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger")
-_TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}
-_BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 # A disk that is full, read-only, closed to the user, or broken.
 _DISK = {
@@ -57,53 +48,6 @@ HINTS = {
 }
 
 
-def check(cfg: DictConfig, rules: Path) -> None:
-    """`UserError` for a value in a composed config that is not what `rules`, a YAML file, says it must be."""
-    for group in _GROUPS:
-        if not isinstance(value := cfg.get(group), DictConfig):
-            raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
-    table: Any = OmegaConf.to_container(OmegaConf.load(rules))
-    for key, rule in table.items():
-        value = OmegaConf.select(cfg, key, default=...)
-        if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
-            raise UserError(f"{key}={_shown(value)}: must be {rule}")
-    if not cfg.fit and cfg.ckpt_path is None:
-        raise UserError("fit=false: nothing to evaluate; add resume=runs/..., or ckpt_path=...")
-    data = cfg.data
-    if "batch_sampler" not in data:  # a data module of another kind
-        return
-    folds, fold = data.get("folds"), data.get("fold")
-    if fold is not None and (folds is None or fold >= folds):
-        choices = f"must be 0 to {folds - 1}, as data.folds={folds}" if folds else "there are none; add data.folds=5"
-        raise UserError(f"data.fold={fold}: {choices}")
-    if folds is not None and fold is None:
-        every = f"-m 'data.fold=range({folds})'"
-        raise UserError(f"data.folds={folds}: say on which to validate, as in data.fold=0, or on each in turn, {every}")
-    if data.batch_sampler and (data.batch_size is not None or data.shuffle or data.sampler or data.drop_last):
-        free = "data.batch_size=null data.shuffle=false data.sampler=null data.drop_last=false"
-        raise UserError(f"data.batch_sampler makes the batches alone: add {free}")
-    if data.sampler and data.shuffle:
-        raise UserError("data.sampler and data.shuffle=true exclude each other: add data.shuffle=false")
-    if not data.batch_sampler and data.batch_size is None:
-        raise UserError("data.batch_size=null: give a number of samples, or a data.batch_sampler")
-
-
-def _holds(value: Any, rule: list[str]) -> bool:
-    """Whether a value is what one alternative of a rule says: a type with bounds, a pattern, or the word itself."""
-    kind, *bounds = rule
-    if kind == "matching":
-        return type(value) is str and re.fullmatch(bounds[0], value) is not None
-    if kind in _TYPES:
-        pairs = zip(bounds[::2], bounds[1::2], strict=True)
-        return type(value) in _TYPES[kind] and isfinite(value) and all(_BOUNDS[b](value, float(x)) for b, x in pairs)
-    return kind == ("list" if isinstance(value, ListConfig) else _shown(value))
-
-
-def _shown(value: Any) -> str:
-    """A value as it is typed."""
-    return "null" if value is None else str(value).lower() if type(value) is bool else str(value)
-
-
 @contextmanager
 def user_errors(about: str = "") -> Iterator[None]:
     """Around what a user's values decide: whatever fails in here is theirs to mend, and becomes a `UserError`.
@@ -116,11 +60,11 @@ def user_errors(about: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         prefix = f"{about}: " if about and not isinstance(error, InstantiationException) else ""
-        raise UserError(prefix + plain(error)) from error
+        raise UserError(prefix + one_line(error)) from error
 
 
 @contextmanager
-def answered_plainly() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Around the whole program: what the user can mend is printed to stderr in a line, with exit status 1.
 
     Any other exception, and with HYDRA_FULL_ERROR=1 every one, goes on with its full traceback.
@@ -137,13 +81,13 @@ def answered_plainly() -> Iterator[None]:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
         if not (theirs or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)):  # gloo misses another rank
             raise
-        print(plain(error), file=sys.stderr)
+        print(one_line(error), file=sys.stderr)
         sys.exit(1)
     finally:
         del os.environ["HYDRA_FULL_ERROR"], os.environ[_OURS]
 
 
-def plain(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The error's text in at most two lines, with the choices there were."""
     if isinstance(error, UserError):
         return str(error)
@@ -156,7 +100,7 @@ def plain(error: BaseException) -> str:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             return str(cause)
-        text = plain(cause) if cause is not error else _first_lines(str(error))
+        text = one_line(cause) if cause is not error else _first_lines(str(error))
         return f"{where[1]}: {text}" if where else text
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
@@ -167,7 +111,7 @@ def plain(error: BaseException) -> str:
             return f"{key}: no such option." + _suggest(key, names) + f" To add a new one: +{key}=..."
     if isinstance(error, OSError) and error.errno in _DISK:
         what = error.filename or "hydra.run.dir"
-        return f"{what}: {error.strerror}; mend that, or name another folder; saved work goes on by resume="
+        return f"{what}: {error.strerror}; mend that, or name another folder; saved work can be resumed with resume="
     text = _first_lines(str(error)) or type(error).__name__
     for said, hint in HINTS.items():
         if said in text:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from digits.startup import quick_imports
+from runlab.config.startup import fast_imports
 
 Job = TypeVar("Job", bound=Callable[..., Any])
 JOBLIB = "joblib"  # stands in the names of its launcher and of that one's module
@@ -25,8 +25,8 @@ busy, stopped = threading.Event(), list[Any]()
 
 
 @contextmanager
-def handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM are handed to `handler`, and then to what they were before."""
+def signal_handler(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Hand Ctrl-C and SIGTERM to `handler`, and restore the earlier handlers at the end."""
     before = {signum: signal.signal(signum, handler) for signum in SIGNALS}
     try:
         yield
@@ -35,15 +35,15 @@ def handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
             signal.signal(signum, earlier)
 
 
-def launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
+def launch_jobs(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
     """What each of the jobs returns; they are numbered from `first` on.
 
     joblib alone would kill its workers on Ctrl-C before they have saved, and leave them behind on SIGTERM. Here either
-    signal goes on to the workers, no further job begins, and when the workers are done this process exits with 130 or
+    signal is passed to the workers, no further job begins, and when the workers are done this process exits with 130 or
     143; a signal a second later kills them.
     """
     if "submitit" in type(launcher).__module__:
-        return slurm_launched(launcher, jobs, first)
+        return launch_slurm_jobs(launcher, jobs, first)
     if JOBLIB not in type(launcher).__module__:
         return [job.return_value for job in launcher.launch(jobs, first)]
     asked: list[int] = []
@@ -63,14 +63,14 @@ def launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[A
             return takewhile(lambda _: not asked, super().__iter__())
 
     try:
-        with handled_by(ask):
+        with signal_handler(ask):
             return [job.return_value for job in launcher.launch(UntilAsked(jobs), first)]
     finally:
         if asked:
             sys.exit(128 + asked[0])
 
 
-def slurm_launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
+def launch_slurm_jobs(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
     """What each of the jobs returns; "unfinished" for one that was killed: submitit would then wait for no other."""
     from unittest.mock import patch
 
@@ -91,7 +91,7 @@ def slurm_launched(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> 
 
 
 def stoppable(job: Job) -> Job:
-    """Have `job`, where it is called in a worker process, end by the signals that `launched` hands on.
+    """Have `job`, where it is called in a worker process, end by the signals that `launch_jobs` hands on.
 
     Training is stopped by `StopOnSignal`, what comes before and after it at once. No other job begins in that process.
     """
@@ -103,8 +103,8 @@ def stoppable(job: Job) -> Job:
         if signal.getsignal(signal.SIGTERM) != _stop:
             for signum in SIGNALS:
                 signal.signal(signum, _stop)
-            end_with_parent()
-            with quick_imports():  # joblib would take what they need for a leak, had the first job ended before them
+            exit_with_parent()
+            with fast_imports():  # joblib would take what they need for a leak, had the first job ended before them
                 import lightning  # noqa: F401
         busy.set()
         try:
@@ -125,13 +125,13 @@ def _stop(signum: int, _: object) -> None:
         sys.exit(128 + signum)
 
 
-def end_with_parent() -> None:
-    """Have this process end by SIGTERM once the process that started it is no more: when it is no longer `busy`."""
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+def exit_with_parent() -> None:
+    """End this process by SIGTERM once the process that started it has gone, when it is no longer `busy`."""
+    threading.Thread(target=_exit_with, args=[os.getppid()], daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process after the one that launched it, by whatever that was killed."""
+def _exit_with(parent: int) -> None:
+    """Wait for the parent to go, however it was killed, and end this process."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The archives that a torchvision dataset of MNIST's format is unpacked from: right, or made right, or an error."""
+"""The archives that a torchvision data set is unpacked from: verified, unpacked again, or an error in a line."""
 
 import zlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from filelock import FileLock
 from torchvision.datasets.utils import check_integrity
 
-from digits.errors import user_errors
+from runlab.config.messages import user_errors
 
 
 def checksums(dataset: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The sweeper that searches. Hydra imports it at each start, after `sweepers` by name: nothing heavy up here."""
+"""The sweeper that searches with Optuna. Hydra imports it at each start: nothing heavy up here."""
 
 import random
 import shlex
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from digits import results, runs
-from digits.errors import UserError, user_errors
-from digits.folder import replaced
-from hydra_plugins import sweepers
+from runlab.config.messages import UserError, user_errors
+from runlab.runs.files import atomic_write, run_lock
+from runlab.sweeps import results
+from runlab.sweeps.grid import Grid
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     Space = dict[str, BaseDistribution]  # by the option's name; in here, as Python 3.10 shows it to Hydra as a class
 
 
-class Search(sweepers.Grid):
+class Search(Grid):
     """Optuna's search for the best value of the monitored metric.
 
-    Said again with the same `hydra.sweep.dir` it goes on: what a kill has left is run again, in its folder. The whole
-    comes out as without the kill, as a trial's values follow from `seed`, its number, and the results before it alone.
+    The same command with the same `hydra.sweep.dir` resumes the search: killed trials are run again, in their folders.
+    The result equals that of a search without a kill: a trial's values depend on `seed`, its number and the results
+    before it alone.
 
     `n_trials` counts all trials, failed ones too; `n_jobs` of them run at a time. `direction` is maximize or minimize,
     `storage` the URL of a database, `sampler` makes an Optuna sampler, given a `seed`. `UserError` if one has failed.
@@ -65,7 +66,7 @@ class Search(sweepers.Grid):
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         space: Space = {}
-        fixed: dict[str, str] = {}  # by their words
+        fixed: dict[str, str] = {}  # keys by their overrides
         for override in overrides:  # what is typed comes after `params`, and takes their place
             key = override.get_key_element()  # with the + of an added option
             space.pop(key, None)
@@ -74,7 +75,7 @@ class Search(sweepers.Grid):
             else:
                 fixed[str(override.input_line)] = key
         words = [*fixed, *(f"{key}={drawn_from}" for key, drawn_from in space.items())]
-        with runs.claimed(self.folder, resume=True):
+        with run_lock(self.folder, resume=True):
             with user_errors(self.storage):
                 study = optuna.create_study(
                     study_name="search", storage=database(self.storage), direction=self.direction, load_if_exists=True
@@ -104,7 +105,7 @@ class Search(sweepers.Grid):
     def batch(self, study: "Study", space: "Space") -> "list[FrozenTrial]":
         """The trials to run next: those that a kill has left, else `n_jobs` new ones; none at the end.
 
-        All of them are in the storage before the first of them runs, so that a batch that is gone on with knows of the
+        All of them are in the storage before the first of them runs, so that a batch that is resumed knows of the
         same results as it did at first.
         """
         from optuna.trial import TrialState
@@ -146,7 +147,7 @@ class Search(sweepers.Grid):
         with pyplot.rc_context(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*plot_optimization_history is experimental", ExperimentalWarning)
             plot_optimization_history(study, target_name=self.cfg.monitor)
-            with replaced(picture := self.folder / "optimization_history.png") as path:
+            with atomic_write(picture := self.folder / "optimization_history.png") as path:
                 pyplot.savefig(path, format="png")
             pyplot.close()
         kept = [word for word, key in fixed.items() if key != "sweep" and not key.startswith("callbacks.pruning")]

@@ -26,8 +26,8 @@ def fused(transform: Any) -> Any:
     return steps[0] if len(steps) == 1 else v2.Compose(steps)
 
 
-def _standardize(images: Tensor, mean: float, std: float, to_float: Any) -> Tensor:
-    """`(B, 1, H, W)` uint8 -> float32, `(images / 255 - mean) / std` in torchvision's order of operations."""
-    if images.dtype == torch.uint8:
-        return images.to(torch.float32).mul_(1 / 255).sub_(mean).div_(std)
-    return to_float(images).sub(mean).div_(std)
+def _standardize(inputs: Tensor, mean: float, std: float, to_float: Any) -> Tensor:
+    """`(B, 1, H, W)` uint8 -> float32, `(inputs / 255 - mean) / std` in torchvision's order of operations."""
+    if inputs.dtype == torch.uint8:
+        return inputs.to(torch.float32).mul_(1 / 255).sub_(mean).div_(std)
+    return to_float(inputs).sub(mean).div_(std)

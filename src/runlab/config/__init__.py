@@ -1,0 +1,1 @@
+"""Configs: values checked, errors in a line, quick answers. Imports neither torch nor lightning."""

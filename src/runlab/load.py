@@ -1,0 +1,36 @@
+"""Open a finished run in a notebook or a script: `load_run("runs/...")`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from runlab.config.messages import UserError
+from runlab.runs import checkpoints
+from runlab.runs.files import METRICS, RECORD
+from runlab.training.build import build_task
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds."""
+
+    config: DictConfig
+    metrics: dict[str, Any]
+    model: Any  # the task's module with its best weights, in eval mode
+    data: Any  # the data module; call `prepare_data` and `setup` before its loaders
+
+
+def load_run(run_dir: str | Path, device: str = "cpu") -> Run:
+    """Open a finished run on any device; `UserError` where there is none."""
+    run_dir = Path(run_dir)
+    if not ((run_dir / RECORD).exists() and (run_dir / METRICS).exists()):
+        raise UserError(f"{run_dir}: no finished run, it lacks {RECORD} or {METRICS}; resume it with resume=")
+    config: Any = OmegaConf.load(run_dir / RECORD)
+    config.run_dir = str(run_dir)
+    metrics = json.loads((run_dir / METRICS).read_text())
+    data, task = build_task(config)
+    checkpoints.restore(task, run_dir / metrics["best_checkpoint"])
+    return Run(config, metrics, task.to(device).eval(), data)

@@ -1,0 +1,122 @@
+"""What a run folder says of its run: the composed config, the provenance, the metrics, why a job has none."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import traceback
+from contextlib import nullcontext, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from runlab.config.messages import one_line
+from runlab.config.processes import in_sweep, rank_zero
+from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
+
+
+def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """The metrics of a run that is finished and whose config is `cfg`; None for any other."""
+    if not (run_dir / METRICS).exists() or (run_dir / RECORD).read_text() != _record(cfg):
+        return None
+    metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text())
+    return metrics
+
+
+def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
+    """Write the run's config and its provenance. A resumed run adds its own provenance to what stands there."""
+    if not rank_zero():
+        return
+    if not (run_dir / RECORD).exists() and HydraConfig.initialized():
+        hydra = HydraConfig.instance().cfg
+        for name, part in (("hydra", hydra), ("overrides", HydraConfig.get().overrides.task)):
+            with atomic_write((run_dir / RECORD).with_stem(name)) as temporary:
+                temporary.write_text(OmegaConf.to_yaml(part))
+    with atomic_write(run_dir / RECORD) as temporary:
+        temporary.write_text(_record(cfg))
+    source, diff, path = _provenance(cfg, data), "provenance.diff", run_dir / "provenance.json"
+    content = source
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        content = earlier | {"resumed": [*earlier.get("resumed", []), source]}
+        diff = f"provenance-{len(content['resumed'])}.diff"
+    write_json(path, content)
+    if source["git_dirty"]:
+        with atomic_write(run_dir / diff) as temporary:
+            temporary.write_bytes(_git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff"))
+
+
+def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
+    """Write `metrics.json`, say where the run folder is, and return what was written.
+
+    `scores` are metrics by their logged names; `end` has `epoch` and `global_step` (epochs and optimizer steps done),
+    `seconds`, and `best_checkpoint`, the path of the tested checkpoint, or None where there is none.
+    """
+    import numpy as np
+
+    # A float32 as the shortest decimal that stands for it: 0.9222, not 0.9222000241279602.
+    metrics = {name: float(str(np.float32(float(value)))) for name, value in scores.items() if name != "step"} | end
+    if metrics["best_checkpoint"]:
+        metrics["best_checkpoint"] = os.path.relpath(metrics["best_checkpoint"], run_dir)
+    if rank_zero():
+        write_json(run_dir / METRICS, metrics)
+    if rank_zero() and not in_sweep():
+        folder, command = os.path.relpath(run_dir), "tensorboard"
+        if not shutil.which(command):
+            command = os.path.relpath(Path(sys.executable).with_name(command))
+        print(f"run folder     {folder}\ndashboard      {command} --logdir {folder}", flush=True)
+    return metrics
+
+
+def write_failure(run_dir: Path, status: str, error: Exception) -> str:
+    """Write why a job ended without metrics, and return it in a line; "" if another rank has written why before."""
+    message = one_line(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {one_line(error)}"
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    with suppress(Timeout), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
+        if (run_dir / ENDED).exists():
+            return ""
+        if not (run_dir / METRICS).exists():
+            write_json(run_dir / ENDED, {"status": status, "message": message, "traceback": lines})
+    return message
+
+
+def _record(cfg: DictConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None, "run_dir": "${hydra:runtime.output_dir}"}))
+
+
+def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
+    """Where the run comes from: code, versions, machine, command line, seed, and the checksums of the data.
+
+    A data module may have `checksums`, the MD5 of each file that it reads by the file's name.
+    """
+    import torch
+
+    commit, changes = _git("rev-parse", "HEAD").decode().strip(), _git("status", "--porcelain").decode().splitlines()
+    return {
+        "git_commit": commit or None,
+        "git_dirty": bool(changes) if commit else None,
+        "git_untracked": [line[3:] for line in changes if line.startswith("??")],  # these are not in the .diff
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "lightning", "hydra-core")},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),  # the number of threads changes the last bits of a sum
+        "command": sys.argv,
+        "seed": cfg.seed,
+        "data_md5": getattr(data, "checksums", {}),
+    }
+
+
+def _git(*args: str) -> bytes:
+    """The output of a git command on the project's own checkout; nothing where there is no git or no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), *args]
+    try:
+        return subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return b""

@@ -1,0 +1,62 @@
+"""What `resume=` means: on the command line before Hydra sees it, and for the config of the resumed run."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from runlab.config.messages import UserError
+from runlab.config.resolvers import quoted
+from runlab.config.startup import fast_imports
+from runlab.runs.files import RECORD
+
+
+def expand_resume(argv: list[str]) -> list[str]:
+    """The command line for Hydra: `resume=<run folder>` also makes that folder the run's, unless it only evaluates."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        os.environ["RUN_START"] = _agreed_start()
+    named = {key: value.strip("'\"") for key, _, value in (argument.partition("=") for argument in argv[1:])}
+    resume = named.get("resume", "null")
+    if resume in (
+        "null",
+        "auto",
+        named.get("hydra.run.dir"),
+    ):  # Lightning repeats what is expand_resume for other ranks
+        return argv
+    if not (Path(resume) / RECORD).is_file():
+        raise UserError(f"resume={resume}: no run folder, it has no {RECORD}; name one, as in resume=runs/default/...")
+    others = [argument for argument in argv if not argument.startswith("resume=")]
+    if named.get("fit", "").lower() == "false":
+        return [*others, f"resume={quoted(resume)}"]
+    if {"-m", "--multirun", "hydra.run.dir"} & (set(argv) | set(named)):
+        raise UserError(f"resume={resume}: resumes that one run, in its folder; leave out -m and hydra.run.dir")
+    return [*others, f"resume={quoted(resume)}", f"hydra.run.dir={quoted(resume)}"]
+
+
+def _agreed_start() -> str:
+    """The time that names the run folder: under torchrun that of the first rank to come here."""
+    with fast_imports():
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # torchrun's own
+    return store.compare_set("run_start", "", f"{datetime.now():%Y%m%d-%H%M%S-%f}").decode()
+
+
+def with_record(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The config that the run folder `cfg.resume` was made with, and on it the overrides of this command."""
+    if cfg.resume in (None, "auto"):
+        return cfg
+    folder, record = Path(cfg.resume), OmegaConf.load(Path(cfg.resume) / RECORD)
+    assert isinstance(record, DictConfig)
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key, value = override.key_or_group, override.value()
+        old = OmegaConf.select(record, key, default=...)
+        regrouped = old is not ... and isinstance(old, DictConfig) != isinstance(value, dict)
+        if override.is_delete() or regrouped or (old is ... and not override.is_add()):
+            raise UserError(f"{override.input_line}: a resumed run keeps its groups; override single values")
+        OmegaConf.update(record, key, value, force_add=True)
+    record.run_dir, record.resume = cfg.run_dir, "auto"
+    if not cfg.fit:
+        record.resume, record.ckpt_path = None, str(folder / "checkpoints/best.ckpt")
+    return record

@@ -1,0 +1,1 @@
+"""Where metrics, pictures and the config go besides the run folder."""

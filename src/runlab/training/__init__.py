@@ -1,0 +1,1 @@
+"""Training: what a config describes is built, trained, stopped, resumed, tested."""
