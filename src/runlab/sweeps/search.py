@@ -185,7 +185,7 @@ def wait(run_dir: Path) -> None:
 
 
 def readable(value: Any, drawn_from: "BaseDistribution") -> Any:
-    """A float with four significant digits, and still in its interval; anything else as it is."""
+    """A float rounded to four significant figures, still in its interval; anything else as it is."""
     if type(value) is not float:
         return value
     return min(max(float(f"{value:.4g}"), drawn_from.low), drawn_from.high)  # type: ignore[attr-defined]

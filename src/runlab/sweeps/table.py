@@ -81,8 +81,8 @@ def _setting(row: Row, keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(row.overrides.get(key, "") for key in keys)
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None, places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}"
 
 
 def _mean(values: Sequence[float]) -> str:
