@@ -213,7 +213,7 @@ def test_hyperparameters_say_what_was_typed(quick_cli: Cli, tmp_path: Path) -> N
     assert quick_cli("experiment=notebook", "trainer=debug", "logger=csv", "data.batch_size=64").returncode == 0
     hparams = yaml.safe_load((tmp_path / "run/csv/version_0/hparams.yaml").read_text())
     assert hparams | {"experiment": "notebook", "trainer": "debug", "logger": "csv", "data.batch_size": 64} == hparams
-    assert hparams | {"model": "LinearClassifier", "optimizer": "SGD", "scheduler.shape": "none"} == hparams
+    assert hparams | {"model": "LinearClassifier", "optimizer": "SGD", "scheduler": "none"} == hparams
     assert hparams["overrides"] == "experiment=notebook trainer=debug logger=csv data.batch_size=64"
 
 

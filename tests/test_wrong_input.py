@@ -61,7 +61,7 @@ ROWS = [
         "could not find the monitored key in the returned metrics: ['train/loss', 'val/loss'",
     ),
     ("name=../x", "name=../x: must be matching"),
-    ("scheduler.shape=square", "scheduler.shape=square: must be linear or cosine"),
+    ("scheduler=step scheduler.interval=batch", "scheduler.interval=batch: must be step or epoch"),
     ("+model.depth=3", "model: LinearClassifier.__init__() got an unexpected keyword argument 'depth'"),
     ("+optimizer.rho=3", "optimizer: SGD.__init__() got an unexpected keyword argument 'rho'"),
     ("optimzer.lr=1", "optimzer: no such option. Did you mean optimizer?"),

@@ -7,12 +7,14 @@ from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from runlab.config.messages import UserError
 
 # Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
-_GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger")
+_GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
+_OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own; null then
 _TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}
 _BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
@@ -20,13 +22,18 @@ _BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, 
 def check(cfg: DictConfig, rules: Path) -> None:
     """`UserError` for a value in a composed config that is not what `rules`, a YAML file, says it must be."""
     for group in _GROUPS:
-        if not isinstance(value := cfg.get(group), DictConfig):
+        value = cfg.get(group)
+        if not isinstance(value, DictConfig) and not (value is None and group in _OF_A_TASK):
             raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
     table: Any = OmegaConf.to_container(OmegaConf.load(rules))
     for key, rule in table.items():
         value = OmegaConf.select(cfg, key, default=...)
         if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
             raise UserError(f"{key}={_shown(value)}: must be {rule}")
+    _check_used(cfg)
+    trainer = cfg.trainer
+    if trainer.max_epochs == -1 and trainer.max_steps == -1 and trainer.get("max_time") is None:
+        raise UserError("trainer.max_epochs=-1: has no end; add trainer.max_steps=... or +trainer.max_time=...")
     if not cfg.fit and cfg.ckpt_path is None:
         raise UserError("fit=false: nothing to evaluate; add resume=runs/..., or ckpt_path=...")
     data = cfg.data
@@ -46,6 +53,28 @@ def check(cfg: DictConfig, rules: Path) -> None:
         raise UserError("data.sampler and data.shuffle=true exclude each other: add data.shuffle=false")
     if not data.batch_sampler and data.batch_size is None:
         raise UserError("data.batch_size=null: give a number of samples, or a data.batch_sampler")
+
+
+def unused_groups(cfg: DictConfig) -> set[str]:
+    """Which of model, optimizer and scheduler nothing refers to, as the task makes its own."""
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    text = str([value for key, value in raw.items() if key not in (*_OF_A_TASK, "hyperparameters")])
+    unused = set(_OF_A_TASK)
+    while found := {group for group in unused if f"${{{group}." in text or f"${{{group}}}" in text}:
+        unused -= found
+        text = str([raw.get(group) for group in found])
+    return unused
+
+
+def _check_used(cfg: DictConfig) -> None:
+    """`UserError` for an override that would change nothing, as the task has no use for its group."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in overrides:
+        group = re.split(r"[.=@]", override.lstrip("+~"))[0]
+        if group in unused_groups(cfg) and not override.endswith("=null"):
+            raise UserError(
+                f"{override}: task {cfg.task.get('_target_')} has no ${{{group}}}, so it would change nothing"
+            )
 
 
 def _holds(value: Any, rule: list[str]) -> bool:

@@ -68,7 +68,9 @@ def newest_sound(folder: Path) -> Path | None:
     steps: dict[Path, int] = {}
     for path in folder.glob("*.ckpt"):
         try:
-            steps[path] = load(path)["global_step"]
+            checkpoint = load(path)
+            if checkpoint.get("run", {}).get("resumable", True):  # else in the middle of an epoch that begins again
+                steps[path] = checkpoint["global_step"]
         except UserError as error:
             print(f"{error}: passed over", file=sys.stderr)
             steps[path] = -1
@@ -82,7 +84,7 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
     """The checkpoint to resume from; `UserError` if `cfg` changes what it fixes (data, task, network, optimizer)."""
     if (last := newest_sound(run_dir / CHECKPOINTS)) is None:
         return None
-    if (epoch := load(last)["epoch"]) >= cfg.trainer.max_epochs:
+    if (epoch := load(last)["epoch"]) >= cfg.trainer.max_epochs != -1:
         raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run to resume has done {epoch + 1}")
     record = OmegaConf.merge(OmegaConf.load(run_dir / RECORD), {"run_dir": cfg.run_dir})
     old, new = (cast("dict[str, Any]", OmegaConf.to_container(part, resolve=True)) for part in (record, cfg))

@@ -28,7 +28,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, int | float | str]:
     for key in dict.fromkeys([*(cfg.hyperparameters or ()), *typed]):
         value = OmegaConf.select(cfg, key)
         if isinstance(value, DictConfig) or key == "experiment":
-            value = typed.get(key) or str(value.get("_target_")).rpartition(".")[2]
+            value = typed.get(key) or str(value.get("_target_", "none")).rpartition(".")[2]
         values[key] = value if isinstance(value, int | float | str) else str(value).lower()
     return values
 

@@ -1,12 +1,91 @@
-"""How the learning rate falls, optimizer step by optimizer step."""
+"""Learning rate schedules: any of torch's by its name in a config, and two that fall to zero over the whole run."""
 
+import inspect
 import math
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from runlab.config.messages import UserError
+
+OF_LIGHTNING = ("interval", "frequency", "monitor", "strict")  # options of a scheduler's config that are not torch's
 
 
 def decay(optimizer: Optimizer, total_steps: int, shape: str) -> LambdaLR:
     """Let the learning rate fall to zero over `total_steps` optimizer steps: linear, or cosine (half a cosine)."""
     factor = {"linear": lambda t: 1 - t, "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2}[shape]
     return LambdaLR(optimizer, lambda step: factor(min(step / total_steps, 1.0)))
+
+
+def linear(optimizer: Optimizer, total_steps: int) -> LambdaLR:
+    """Let the learning rate fall in a straight line to zero over `total_steps` optimizer steps."""
+    return decay(optimizer, total_steps, "linear")
+
+
+def cosine(optimizer: Optimizer, total_steps: int) -> LambdaLR:
+    """Let the learning rate fall along half a cosine to zero over `total_steps` optimizer steps."""
+    return decay(optimizer, total_steps, "cosine")
+
+
+def with_scheduler(optimizer: Optimizer, scheduler: Callable[..., Any] | None, trainer: Trainer) -> Any:
+    """What `configure_optimizers` returns for an optimizer and a factory of its scheduler, or None for no scheduler.
+
+    The factory is a `functools.partial` of any scheduler class of torch's. Its `interval` (`step` or `epoch`),
+    `frequency`, `monitor` and `strict` go to Lightning. `total_steps`, where the class takes it and nobody has given
+    it, is the number of optimizer steps of the whole run, and `interval` is then `step`. `UserError` where that number
+    is not known, or where `ReduceLROnPlateau` has no metric to watch.
+    """
+    if not scheduler:
+        return optimizer
+    options = dict(getattr(scheduler, "keywords", {}))
+    ours = {name: options.pop(name) for name in OF_LIGHTNING if name in options}
+    make: Any = getattr(scheduler, "func", scheduler)
+    takes_total = "total_steps" in inspect.signature(make).parameters
+    if takes_total and options.get("total_steps") is None and not options.get("epochs"):
+        options["total_steps"] = _optimizer_steps(trainer)
+    if inspect.isclass(make) and issubclass(make, ReduceLROnPlateau) and not ours.get("monitor"):
+        raise UserError("scheduler.monitor: ReduceLROnPlateau watches a metric; add +scheduler.monitor=val/loss")
+    config = {"interval": "step" if takes_total else "epoch", **ours}
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": partial(make, **options)(optimizer), **config}}
+
+
+def _optimizer_steps(trainer: Trainer) -> int:
+    steps = trainer.estimated_stepping_batches
+    if not 0 < steps < math.inf:
+        raise UserError(
+            "scheduler: needs the number of optimizer steps, which training data without a length do not tell; add"
+            " trainer.max_steps=..., or take scheduler=none"
+        )
+    return int(steps)
+
+
+class CheckSchedule(Callback):
+    """Looks at the schedule of a resumed run that is longer than it was when the schedule was made.
+
+    `UserError` where the schedule ends too early for it, as OneCycleLR's; a line where the rate jumps, as it does where
+    a schedule over the whole run is now over more steps.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        steps = trainer.global_step
+        if not steps:
+            return
+        for config in trainer.lr_scheduler_configs:
+            scheduler: Any = config.scheduler
+            total = getattr(scheduler, "total_steps", None)
+            if total is not None and config.interval == "step" and trainer.estimated_stepping_batches > total:
+                raise UserError(
+                    f"scheduler: {type(scheduler).__name__} ends after {total} optimizer steps and cannot be extended;"
+                    " begin a new run with ckpt_path=.../checkpoints/last.ckpt"
+                )
+            if isinstance(scheduler, LambdaLR):
+                factor = scheduler.lr_lambdas[0](scheduler.last_epoch)
+                before, after = scheduler.optimizer.param_groups[0]["lr"], scheduler.base_lrs[0] * factor
+                if trainer.is_global_zero and not math.isclose(before, after, rel_tol=1e-6, abs_tol=1e-12):
+                    words = f"the learning rate goes from {before:.4g} to {after:.4g} at optimizer step {steps}"
+                    print(f"scheduler: {words}, as the schedule is for another number of steps now", file=sys.stderr)

@@ -1,0 +1,111 @@
+"""When a checkpoint is written, and what the engine keeps in it."""
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+
+from runlab.config.messages import Diverged
+from runlab.data.connector import unresumable
+from runlab.runs.files import atomic_write
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's `ModelCheckpoint`, whose best checkpoint is also `best.ckpt`, whatever its file names are.
+
+    With `save_top_k` other than 1 each file has its epoch and optimizer step in its name. A metric's name in `filename`
+    makes no folder: `/` is written as `_`.
+    """
+
+    def __init__(self, dirpath: str, filename: str, save_top_k: int = 1, **options: Any) -> None:
+        if save_top_k != 1 and "{" not in filename:
+            filename += "-{epoch}-{step}"  # else one file would take the place of another
+        super().__init__(dirpath=dirpath, filename=filename, save_top_k=save_top_k, **options)
+        self.best_path = Path(dirpath, "best.ckpt")
+
+    def format_checkpoint_name(self, *args: Any, **kwargs: Any) -> str:
+        path = super().format_checkpoint_name(*args, **kwargs)
+        return str(Path(str(self.dirpath), os.path.relpath(path, str(self.dirpath)).replace("/", "_")))
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if trainer.is_global_zero:
+            self._link_best()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._link_best()  # a kill may have come before it
+
+    def _link_best(self) -> None:
+        best = Path(self.best_model_path)
+        if self.best_model_path and best.is_file() and not (self.best_path.exists() and best.samefile(self.best_path)):
+            with atomic_write(self.best_path) as temporary:
+                try:
+                    os.link(best, temporary)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(best, temporary)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `path` at the end of each epoch, and where training ends in the middle of one, after the last batch.
+
+    A run that `trainer.max_steps` or `trainer.max_time` has ended can so be resumed with more of them.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        if stage == "fit":
+            trainer.fit_loop.epoch_loop.after_batch.append(partial(self._save_at_end, trainer))  # type: ignore[attr-defined]
+
+    def _save_at_end(self, trainer: Trainer) -> None:
+        if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            trainer.save_checkpoint(self.path)
+
+
+class RunState(Callback):
+    """Keeps in each checkpoint what it scored and how it can be resumed; never saves weights that are not finite.
+
+    `metrics` are plain floats by their logged names. `run` says whether the training data can be resumed from there
+    (`resumable`) and, where early stopping or a timer has ended the training, with which settings (`stopped_by`): with
+    the same ones a resumed run goes straight to the test.
+    `configured` holds each callback with the arguments that its config has: they win over those in a checkpoint.
+    """
+
+    def __init__(self, configured: list[tuple[Callback, dict[str, Any]]], stopping: str, hint: str) -> None:
+        self.configured, self.stopping, self.hint = configured, stopping, hint
+        self.loaded: dict[str, Any] = {}  # the metrics of the checkpoint that is resumed
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
+            raise Diverged(f"weights are not finite at optimizer step {trainer.global_step}; {self.hint}")
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
+        checkpoint["metrics"] = metrics or self.loaded
+        inside_epoch = trainer.training and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        checkpoint["run"] = {
+            "stopped_by": self.stopping if trainer.should_stop else None,
+            "resumable": not (inside_epoch and unresumable(trainer)),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        self.loaded = checkpoint["metrics"]
+        if checkpoint["run"]["stopped_by"] == self.stopping:
+            trainer.should_stop = True
+        for callback, arguments in self.configured:
+            if state := checkpoint["callbacks"].get(callback.state_key):
+                state.update({name: value for name, value in arguments.items() if name in state})
+
+
+def finite(value: Any) -> bool:
+    """Whether a tensor or a number holds neither NaN nor infinity."""
+    return bool(torch.as_tensor(value).isfinite().all())
