@@ -1,0 +1,1 @@
+"""The engine: reliable, fast runs of any LightningModule on any data."""

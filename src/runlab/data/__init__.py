@@ -1,0 +1,1 @@
+"""Datasets in memory, and data loaders that can be resumed and shared exactly."""
