@@ -31,6 +31,7 @@ from torch.utils.data import (
 
 from runlab.data.connector import unresumable, use_resumable_loaders
 from runlab.data.fetching import is_deterministic
+from runlab.data.generators import generators_of
 from runlab.data.in_memory import InMemoryDataset, split
 from runlab.data.resumable import ResumableLoader, SeededLoader
 from runlab.data.seeding import preserved_random_states, seed_all
@@ -231,7 +232,7 @@ def test_two_training_loaders_of_different_lengths(mode: Any, tmp_path: Path) ->
     assert weights(fit(make(num_workers=1), Steps(tmp_path), **limits)) == expected
 
 
-def test_loaders_side_by_side_have_orders_of_their_own() -> None:
+def test_loaders_side_by_side_and_repetitions_have_orders_of_their_own() -> None:
     pairs: list[tuple[Tensor, Tensor]] = []
 
     class Keeps(L.Callback):
@@ -240,6 +241,12 @@ def test_loaders_side_by_side_have_orders_of_their_own() -> None:
 
     fit({"a": LOADERS["tensors"](), "b": LOADERS["tensors"]()}, Keeps(), max_epochs=1)
     assert not torch.equal(*(torch.cat(side) for side in zip(*pairs, strict=True)))
+    pairs.clear()
+    short = DataLoader(TensorDataset(INPUTS[:40], torch.arange(40) % 2), 8, shuffle=True)  # twice in an epoch
+    fit({"a": LOADERS["tensors"](), "b": short}, Keeps(), max_epochs=1)
+    first, again = torch.cat([b for _, b in pairs]).split(40)
+    assert (len(first), len(again)) == (40, 40)
+    assert not torch.equal(first, again)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +380,23 @@ def test_a_distributed_sampler_of_the_users_is_left_alone() -> None:
 def test_ranks_draw_noise_of_their_own() -> None:
     dataset: Any = ConcatDataset([Noisy()])
     first, second = (next(iter(wrapped(DataLoader(dataset, 8), rank=rank, world=2)))[0] for rank in (0, 1))
-    assert not torch.equal(first - INPUTS[:16:2], second - INPUTS[1:16:2])
+    assert not torch.allclose(first - INPUTS[:16:2], second - INPUTS[1:16:2], atol=1e-3)
+
+
+def test_generators_of_the_users_are_found_where_they_are() -> None:
+    class Transform:
+        def __init__(self) -> None:
+            self.generator = torch.Generator()
+
+        def __call__(self) -> None: ...
+
+    first, second, third = Noisy(), Noisy(), Noisy()
+    second.transforms = [Transform(), len, Noisy]  # type: ignore[attr-defined]
+    third.itself = third  # type: ignore[attr-defined]
+    dataset: Any = Subset(ConcatDataset([first, second, third]), [0])
+    expected = {id(noisy.generator) for noisy in (first, second, third)}
+    expected |= {id(second.transforms[0].generator)}  # type: ignore[attr-defined]
+    assert {id(generator) for generator in generators_of(dataset)} == expected
 
 
 def test_nothing_is_drawn_or_fetched_before_the_first_batch_is_asked_for() -> None:

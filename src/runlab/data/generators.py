@@ -25,21 +25,26 @@ def derive_seed(*numbers: int) -> int:
 
 
 def generators_of(*owners: Any) -> list[Any]:
-    """Find the random generators that are attributes of the objects, or of datasets and samplers within these."""
-    found: dict[int, Any] = {}
-    seen: set[int] = set()
-    todo = list(owners)
+    """Find the random generators that are attributes of the objects, or of datasets, samplers and transforms in these.
+
+    Containers are searched up to 100 items: a longer one holds samples.
+    """
+    found: list[Any] = []
+    seen: dict[int, Any] = {}  # keeps what it has seen alive, so that no id comes twice
+    todo: list[Any] = [vars(owner) for owner in owners if hasattr(owner, "__dict__")]
     while todo:
-        owner = todo.pop()
-        if id(owner) in seen:
+        value = todo.pop()
+        if id(value) in seen:
             continue
-        seen.add(id(owner))
-        for value in list(getattr(owner, "__dict__", {}).values()):
-            if isinstance(value, torch.Generator | random.Random | np.random.RandomState | np.random.Generator):
-                found[id(value)] = value
-            elif isinstance(value, Dataset | Sampler):
-                todo.append(value)
-    return list(found.values())
+        seen[id(value)] = value
+        if isinstance(value, torch.Generator | random.Random | np.random.RandomState | np.random.Generator):
+            found.append(value)
+        elif isinstance(value, list | tuple | dict):
+            if len(value) <= 100:
+                todo.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, Dataset | Sampler) or (callable(value) and not isinstance(value, type)):
+            todo.append(getattr(value, "__dict__", {}))
+    return found
 
 
 def seed_generator(generator: Any, seed: int) -> None:
