@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from runlab.config.messages import UserError, user_errors
 from runlab.data import archives
 from runlab.data.fused import fused
-from runlab.data.loaders import Batch, EpochLoader, EpochSampler, InMemoryDataset, reseed, split
+from runlab.data.in_memory import Batch, InMemoryDataset, split
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,7 +36,6 @@ class MNISTDataModule(LightningDataModule):
     device_resident: bool | str  # hold the images on the Trainer's device; "auto": if it is a GPU and they fit
     train_transform: Callable[[Tensor], Tensor]  # (B, 1, 28, 28) uint8 on its device -> the network's input
     eval_transform: Callable[[Tensor], Tensor]  # the same for validation, test and predict
-    seed: int  # fixes the training order
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -69,48 +68,33 @@ class MNISTDataModule(LightningDataModule):
         return InMemoryDataset.in_memory(dataset.data.unsqueeze(1), dataset.targets, wanted, device)
 
     @user_errors("data")
-    def train_dataloader(self) -> EpochLoader:
+    def train_dataloader(self) -> DataLoader[Batch]:
         indices = range(len(self.train_set))
+        batches: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
         if self.batch_sampler:
-            batches: dict[str, Any] = {"batch_sampler": self.batch_sampler(indices)}
+            batches = {"batch_sampler": self.batch_sampler(indices)}
         elif self.sampler:
-            batches = {"sampler": self.sampler(indices), "batch_size": self.batch_size, "drop_last": self.drop_last}
+            batches["sampler"] = self.sampler(indices)
         else:
-            batches = {"batch_sampler": self._batches(self.train_set, self.batch_size, self.drop_last, self.shuffle)}
-        loader = EpochLoader(self.train_set, self.num_workers, **batches)
+            batches["shuffle"] = self.shuffle
+        loader = self._loader(self.train_set, **batches)
         if len(loader) == 0:
             raise UserError(f"data.batch_size={self.batch_size} with data.drop_last=true leaves no batch")
-        loader.begin = self._begin_epoch
         return loader
 
-    def _begin_epoch(self) -> int:
-        """The batches of this epoch that are done; a sampler that draws from torch's generator draws as it did then."""
-        epoch, done = (self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1) if self.trainer else (0, 0)
-        reseed(hash((self.seed, epoch)))
-        return done
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        return self._loader(self.val_set, batch_size=self.eval_batch_size) if len(self.val_set) else []
 
-    def val_dataloader(self) -> EpochLoader | list[Any]:
-        return self._in_order(self.val_set) if len(self.val_set) else []
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self.test_set, batch_size=self.eval_batch_size)
 
-    def test_dataloader(self) -> EpochLoader:
-        return self._in_order(self.test_set)
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """A plain one, in which Lightning puts a sampler of its own."""
-        return DataLoader(self.test_set, batch_size=self.eval_batch_size, collate_fn=tuple)
+    predict_dataloader = test_dataloader
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Apply the transform to the batch where it is, on its device."""
-        if not (self.trainer and self.trainer.training):
-            return self.eval_transform(batch[0]), batch[1]
-        # What random transforms and dropout draw depends on (seed, batch, rank) alone: a resumed run draws the same.
-        reseed(hash((self.seed, self.trainer.fit_loop.total_batch_idx, self.trainer.global_rank)))
-        return self.train_transform(batch[0]), batch[1]
+        training = self.trainer is not None and self.trainer.training
+        return (self.train_transform if training else self.eval_transform)(batch[0]), batch[1]
 
-    def _in_order(self, dataset: Any) -> EpochLoader:
-        batches = self._batches(dataset, self.eval_batch_size, False, False)
-        return EpochLoader(dataset, self.num_workers, batch_sampler=batches)
-
-    def _batches(self, dataset: InMemoryDataset, batch_size: Any, drop_last: bool, shuffle: bool) -> EpochSampler:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return EpochSampler(dataset.indices, batch_size, drop_last, shuffle, self.seed, rank, world)
+    def _loader(self, dataset: InMemoryDataset, **batches: Any) -> DataLoader[Batch]:
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return DataLoader(dataset, collate_fn=tuple, **workers, **batches)  # a batch comes whole: nothing to collate

@@ -1,4 +1,4 @@
-"""Checks of a running task: its numbers are finite and repeatable, and what is monitored is logged."""
+"""Checks of a running task: its numbers are finite, and what is monitored is logged."""
 
 from typing import Any
 
@@ -7,7 +7,6 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from runlab.config.messages import Diverged, UserError
-from runlab.data.seeding import seed_all
 from runlab.training.logging_step import logs_this_batch
 
 
@@ -43,25 +42,6 @@ class CheckMonitors(Callback):
             if isinstance(monitor, str) and monitor.startswith("val") and monitor not in found:
                 names = ", ".join(found)
                 raise UserError(f"monitor={monitor}: the validation logs {names}; choose one of them, or monitor=null")
-
-
-class SeedEvaluation(Callback):
-    """Seeds each validation and test batch, so that what a step draws depends on the seed and the batch alone."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def _seed(self, trainer: Trainer, *place: int) -> None:
-        seed_all(hash((self.seed, trainer.global_rank, *place)))
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        self._seed(trainer)  # for the transfer hooks of the first batch
-
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *place: int) -> None:  # noqa: ARG002
-        self._seed(trainer, *place)  # the number of the batch, and of the loader
-
-    on_test_epoch_start = on_validation_epoch_start
-    on_test_batch_start = on_validation_batch_start
 
 
 def same_on_all(trainer: Trainer, batch: Any) -> bool:
