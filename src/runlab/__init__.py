@@ -1,0 +1,1 @@
+"""A research engine: trains any LightningModule on any LightningDataModule, repeatably."""

@@ -1,0 +1,1 @@
+"""Data: loaders that can be resumed, seeding."""

@@ -1,0 +1,186 @@
+"""The lean loop does what Lightning's does: hooks and what they see, logged rows, weights, counters, errors."""
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.loops.optimization.automatic import Closure, _AutomaticOptimization
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from loop_cases import Batches, Net, Recorder, TwoOptimizers, adam, build, lbfgs, outcome, ran_lean, sgd
+from torch import Tensor, nn
+
+# Lightning 2.6 calls torch in a way that torch 2.15 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
+
+
+def compare(make: Callable[[], L.LightningModule], lean: int, reference: str = "seeded", **options: Any) -> None:
+    """Run it by two loops, with and without a callback at each hook; `lean` batches must take the short way."""
+    length, data = options.pop("length", 5), options.pop("data", None)
+    extra = options.pop("callbacks", list)
+    for record in (True, False):
+        results = []
+        for loop in (reference, "lean"):
+            torch.manual_seed(1)
+            module, recorder = make(), Recorder()
+            trainer = build(loop, [*extra(), *([recorder] if record else [])], **options)
+            if data is None:
+                trainer.fit(module, Batches(length), Batches(2))
+            else:
+                trainer.fit(module, datamodule=data())
+            results.append({"seen": recorder.seen, **outcome(trainer)})
+        for name, value in results[0].items():
+            assert results[1][name] == value, name
+        assert ran_lean(trainer) == lean
+
+
+LEAN: dict[str, tuple[dict[str, Any], int]] = {
+    "plain": ({}, 10),
+    "validation each second batch": ({"val_check_interval": 2}, 10),
+    "validation over epochs": ({"val_check_interval": 3, "check_val_every_n_epoch": None}, 10),
+    "limit": ({"limit_train_batches": 3}, 6),
+    "steps": ({"max_steps": 7, "max_epochs": -1}, 7),
+    "validation each second epoch": ({"check_val_every_n_epoch": 2}, 10),
+}
+HANDED_OVER: dict[str, dict[str, Any]] = {
+    "clipping": {"gradient_clip_val": 0.1},
+    "accumulation": {"accumulate_grad_batches": 2},
+    "bf16": {"precision": "bf16-mixed"},
+    "profiler": {"profiler": "simple"},
+    "time": {"val_check_interval": {"days": 1}},
+}
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("optimizer", [sgd, adam, lbfgs])
+@pytest.mark.parametrize("case", LEAN)
+def test_the_common_case_runs_lean(case: str, optimizer: Any, every: int) -> None:
+    options, batches = LEAN[case]
+    compare(lambda: Net(optimizer, every), batches, **options)
+
+
+@pytest.mark.parametrize("case", HANDED_OVER)
+def test_anything_else_is_handed_over(case: str) -> None:
+    compare(lambda: Net(sgd, 4), 0, **HANDED_OVER[case])
+
+
+@pytest.mark.parametrize("optimizer", [sgd, lbfgs])
+def test_against_lightning_as_it_comes(optimizer: Any) -> None:
+    compare(lambda: Net(optimizer, noise=False), 10, reference="stock", val_check_interval=2)
+
+
+def test_manual_optimization() -> None:
+    compare(TwoOptimizers, 0, val_check_interval=2)
+
+
+class Extras(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return {"number": torch.tensor(batch_idx), "loss": super().training_step(batch, batch_idx)}
+
+
+class Skips(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if batch_idx == 1 else super().training_step(batch, batch_idx)
+
+
+class NoIndex(Net):
+    def training_step(self, batch: Any) -> Any:  # type: ignore[override]  # Lightning allows it
+        return self.loss(batch)
+
+
+class EndsEpoch(Net):
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:  # type: ignore[override]  # noqa: ARG002
+        return -1 if batch_idx == 2 else None
+
+
+class OwnHooks(Net):
+    """Logs in each hook of a batch, transfers included where it may."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.log("start", float(batch_idx + len(batch)))
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        self.log("zero", float(len(optimizer.state)))
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self.log("before", loss)
+
+    def on_after_backward(self) -> None:
+        self.log("after", self.net.weight.grad.norm())  # type: ignore[union-attr]
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:  # noqa: ARG002
+        self.net.weight.grad.mul_(0.5)  # type: ignore[union-attr]
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        self.log("end", outputs["loss"], on_epoch=True)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        return batch[0] + torch.rand(()), batch[1]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        return batch[0] * torch.rand(()), batch[1]
+
+
+class Plateau(Net):
+    interval = "step"
+
+    def configure_optimizers(self) -> Any:
+        optimizer = sgd(self.parameters())
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5)
+        monitored = {"scheduler": scheduler, "interval": self.interval, "monitor": "loss"}
+        return {"optimizer": optimizer, "lr_scheduler": monitored}
+
+
+class PlateauByEpoch(Plateau):
+    interval = "epoch"
+
+
+class NoneBatch(Net):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        return None if self.trainer.fit_loop.batch_idx == 1 and self.training else batch  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:.training_step. returned .None.", "ignore:train_dataloader yielded None")
+@pytest.mark.parametrize(
+    ("module", "lean"),
+    [(Extras, 10), (Skips, 10), (NoIndex, 10), (EndsEpoch, 6), (OwnHooks, 10), (Plateau, 10), (PlateauByEpoch, 10)],
+)
+def test_modules(module: type[Net], lean: int) -> None:
+    compare(module, lean)
+
+
+@pytest.mark.filterwarnings("ignore:train_dataloader yielded None")
+def test_a_batch_that_a_transfer_hook_makes_none() -> None:
+    compare(NoneBatch, 10)
+
+
+class StepMethods(Net):
+    """Overrides every method that takes part in a step."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:  # noqa: ARG002
+        optimizer.step(closure=optimizer_closure)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:  # noqa: ARG002
+        optimizer.zero_grad(set_to_none=False)
+
+    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+        (2 * loss).backward()
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ARG002
+        scheduler.step()
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        nn.utils.clip_grad_norm_(self.parameters(), 0.1)
+
+
+def test_a_module_with_step_methods_of_its_own_is_handed_over() -> None:
+    compare(StepMethods, 0)
+
+
+def test_callbacks_that_change_the_case_on_the_way() -> None:
+    compare(Net, 10, callbacks=lambda: [GradientAccumulationScheduler({1: 2})], max_epochs=3)
+    compare(Net, 15, callbacks=lambda: [StochasticWeightAveraging(0.1, swa_epoch_start=2)], max_epochs=4)
