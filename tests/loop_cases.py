@@ -152,7 +152,7 @@ class Recorder(L.Callback):
         stepped = trainer.global_step, loop._batches_that_stepped
         self.seen.append((hook, module._current_fx_name, stepped, counters, metrics, outputs, learning_rate, args[2:]))
         if hook == "on_train_batch_end":
-            module.log("seen", float(trainer.global_step))
+            module.log("seen", float(trainer.global_step), batch_size=1)
 
 
 def build(loop: str, callbacks: list[L.Callback], **options: Any) -> L.Trainer:

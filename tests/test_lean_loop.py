@@ -14,8 +14,10 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from loop_cases import Batches, Net, Recorder, TwoOptimizers, adam, build, lbfgs, outcome, ran_lean, sgd
 from torch import Tensor, nn
 
-# Lightning 2.6 calls torch in a way that torch 2.15 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*isinstance.treespec, LeafSpec:FutureWarning",  # Lightning 2.6 calls what torch 2.15 deprecates
+    "ignore:You defined a .validation_step. but have no .val_dataloader.",
+)
 
 
 def compare(make: Callable[[], L.LightningModule], lean: int, reference: str = "seeded", **options: Any) -> None:
@@ -181,6 +183,190 @@ def test_a_module_with_step_methods_of_its_own_is_handed_over() -> None:
     compare(StepMethods, 0)
 
 
+class WithBatchNorm(Net):
+    """StochasticWeightAveraging trains it for an epoch more, without backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 2))  # type: ignore[assignment]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = sgd(self.parameters())
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+
+
 def test_callbacks_that_change_the_case_on_the_way() -> None:
-    compare(Net, 10, callbacks=lambda: [GradientAccumulationScheduler({1: 2})], max_epochs=3)
-    compare(Net, 15, callbacks=lambda: [StochasticWeightAveraging(0.1, swa_epoch_start=2)], max_epochs=4)
+    compare(Net, 5, callbacks=lambda: [GradientAccumulationScheduler({1: 2})], max_epochs=3)
+    compare(WithBatchNorm, 20, callbacks=lambda: [StochasticWeightAveraging(0.1, swa_epoch_start=2)], max_epochs=4)
+
+
+class Same:
+    """Hands out the same batches in each epoch."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+
+class OwnTransfer(L.LightningDataModule):
+    """Draws in each transfer hook; logging in one fails as in Lightning."""
+
+    def train_dataloader(self) -> Any:
+        return Batches(5, as_list=True)
+
+    def val_dataloader(self) -> Any:
+        return Batches(2)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        return batch[0] + torch.rand(()), batch[1]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ARG002
+        return batch[0].to(device) * torch.rand(()), batch[1].to(device)
+
+
+class NotTensors(L.LightningDataModule):
+    """Batches that Lightning's own transfer takes apart: a list in a dictionary."""
+
+    def train_dataloader(self) -> Any:
+        return Same([{"all": [inputs, labels]} for inputs, labels in Batches(5)])
+
+
+class TakesApart(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        batch["all"][0] = 2 * batch["all"][0]  # a change in place: the loader's own list must not see it
+        return super().training_step(batch["all"], batch_idx)
+
+
+class ChangesList(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        batch[0] = 2 * batch[0]
+        return super().training_step(batch, batch_idx)
+
+
+class SameLists(L.LightningDataModule):
+    def train_dataloader(self) -> Any:
+        return Same(list(Batches(5, as_list=True)))
+
+
+def test_data_modules() -> None:
+    compare(Net, 10, data=OwnTransfer)
+    compare(TakesApart, 10, data=NotTensors)
+    compare(ChangesList, 10, data=SameLists)
+
+
+def endless(module: L.LightningModule, **options: Any) -> list[dict[str, Any]]:
+    """What comes of an iterable that does not know its length, by both loops."""
+
+    class Stream:
+        def __iter__(self) -> Any:
+            yield from Batches(5)
+
+    results = []
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    for loop in ("seeded", "lean"):
+        module.load_state_dict(state)
+        trainer = build(loop, [recorder := Recorder()], **options)
+        trainer.fit(module, Stream(), Batches(2))
+        results.append({"seen": recorder.seen, **outcome(trainer)})
+    assert ran_lean(trainer) > 0
+    return results
+
+
+@pytest.mark.parametrize("options", [{}, {"limit_train_batches": 3}, {"val_check_interval": 2}])
+def test_a_loader_without_a_length(options: dict[str, Any]) -> None:
+    one, other = endless(Net(), **options)
+    assert one == other
+
+
+class Fails(Net):
+    where = "training_step"
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 2 and self.where == "training_step":
+            raise ZeroDivisionError
+        return super().training_step(batch, batch_idx)
+
+    def on_after_backward(self) -> None:
+        if self.trainer.fit_loop.batch_idx == 2 and self.where == "on_after_backward":  # type: ignore[attr-defined]
+            raise ZeroDivisionError
+
+
+class FailsInHook(Fails):
+    where = "on_after_backward"
+
+
+@pytest.mark.parametrize("module", [Fails, FailsInHook])
+def test_an_error_of_the_user_leaves_the_same_state(module: type[Fails]) -> None:
+    results = []
+    for loop in ("seeded", "lean"):
+        torch.manual_seed(1)
+        trainer = build(loop, [])
+        with pytest.raises(ZeroDivisionError):
+            trainer.fit(module(), Batches(5))
+        results.append(outcome(trainer))
+    assert results[0] == results[1]
+    assert results[1]["name"] == module.where
+    assert ran_lean(trainer) == 3
+
+
+class NeverCalls(torch.optim.SGD):
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        return
+
+
+class CallsWithoutGrad(torch.optim.SGD):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        loss = closure()
+        super().step()
+        return loss
+
+
+def test_optimizers_that_treat_the_closure_otherwise() -> None:
+    compare(lambda: Net(lambda parameters: CallsWithoutGrad(parameters, 0.1)), 10)
+    messages = set()
+    for loop in ("stock", "lean"):
+        with pytest.raises(Exception, match="closure hasn't been executed") as caught:
+            build(loop, []).fit(Net(lambda parameters: NeverCalls(parameters, 0.1)), Batches(5))
+        messages.add((type(caught.value), str(caught.value)))
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize("output", [{"other": 1}, 3.0])
+def test_an_output_that_is_no_loss_is_refused_in_lightnings_words(output: Any) -> None:
+    messages = set()
+    for loop in ("stock", "lean"):
+        module = Net()
+        module.training_step = lambda batch, batch_idx: output  # type: ignore[method-assign]  # noqa: ARG005
+        with pytest.raises(Exception, match="utomatic") as caught:
+            build(loop, []).fit(module, Batches(5))
+        messages.add((type(caught.value), str(caught.value)))
+    assert len(messages) == 1
+
+
+class FetchesItself(Net):
+    def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
+        batch, _, _ = next(dataloader_iter)
+        return self.loss(batch)
+
+
+@pytest.mark.filterwarnings("ignore:.*dataloader_iter")
+def test_a_training_step_that_fetches_itself() -> None:
+    compare(FetchesItself, 0)
+
+
+def test_nothing_on_the_users_objects_is_changed() -> None:
+    attributes = []
+    for loop in ("stock", "lean"):
+        module, callback = Net(), L.Callback()
+        build(loop, [callback]).fit(module, Batches(5))
+        attributes.append((type(module), set(vars(module)), type(callback), set(vars(callback))))
+    assert attributes[0] == attributes[1]
+
+
+# Lightning's code that the lean loop repeats or relies on, by the first digits of its source's SHA-256.
