@@ -35,8 +35,9 @@ class Batches:
     def __iter__(self) -> Iterator[Any]:
         skip, self.skip = self.skip, 0
         order = torch.randperm(len(self.inputs), generator=torch.Generator().manual_seed(self.epoch))
-        for self.done in range(skip + 1, self.length + 1):
-            index = order[(self.done - 1) * self.size : self.done * self.size]
+        for done in range(skip + 1, self.length + 1):
+            self.done = done
+            index = order[(done - 1) * self.size : done * self.size]
             batch = self.inputs[index], self.labels[index]
             yield list(batch) if self.as_list else batch
 
@@ -100,7 +101,7 @@ class TwoOptimizers(Net):
         self.automatic_optimization = False
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        first, second = self.optimizers()  # type: ignore[attr-defined, misc]  # a list of two
+        first, second = self.optimizers()  # type: ignore[attr-defined]  # a list of two
         loss = nn.functional.cross_entropy(self.other(self.net(batch[0])), batch[1]) + self.loss(batch)
         self.manual_backward(loss)
         first.step()
@@ -130,9 +131,19 @@ class Rows(Logger):
 
 
 HOOKS = (
-    "on_train_start on_train_epoch_start on_train_batch_start on_before_zero_grad on_before_backward on_after_backward"
-    " on_before_optimizer_step on_train_batch_end on_validation_start on_validation_end on_train_epoch_end on_train_end"
-).split()
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+    "on_validation_start",
+    "on_validation_end",
+    "on_train_epoch_end",
+    "on_train_end",
+)
 
 
 class Recorder(L.Callback):
@@ -146,7 +157,11 @@ class Recorder(L.Callback):
     def note(self, hook: str, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
         loop = trainer.fit_loop.epoch_loop
         outputs = {k: float(v) for k, v in args[0].items()} if hook == "on_train_batch_end" and args[0] else None
-        counters = str(loop.batch_progress), str(loop.scheduler_progress), str(loop.automatic_optimization.optim_progress)
+        counters = (
+            str(loop.batch_progress),
+            str(loop.scheduler_progress),
+            str(loop.automatic_optimization.optim_progress),
+        )
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         learning_rate = [o.param_groups[0]["lr"] for o in trainer.optimizers]
         stepped = trainer.global_step, loop._batches_that_stepped
@@ -157,7 +172,7 @@ class Recorder(L.Callback):
 
 def build(loop: str, callbacks: list[L.Callback], **options: Any) -> L.Trainer:
     """A quiet Trainer whose loop is Lightning's ("stock"), that with seeds ("seeded"), or the lean one ("lean")."""
-    quiet: dict[str, Any] = {name: False for name in ("enable_checkpointing", "enable_progress_bar")}
+    quiet: dict[str, Any] = dict.fromkeys(("enable_checkpointing", "enable_progress_bar"), False)
     quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "cpu", "logger": Rows()}
     trainer = L.Trainer(callbacks=callbacks, **{**quiet, "max_epochs": 2, "log_every_n_steps": 3, **options})
     if loop != "stock":
@@ -173,9 +188,15 @@ def outcome(trainer: L.Trainer) -> dict[str, Any]:
         "optimizers": str([optimizer.state_dict() for optimizer in trainer.optimizers]),
         "loops": str(loop.state_dict()),
         "stepped": (trainer.global_step, loop.epoch_loop._batches_that_stepped),
-        "rows": trainer.loggers[0].rows if trainer.loggers else [],
+        "rows": rows(trainer),
         "name": module._current_fx_name,
     }
+
+
+def rows(trainer: L.Trainer) -> list[Row]:
+    logger = trainer.loggers[0]
+    assert isinstance(logger, Rows)
+    return logger.rows
 
 
 def ran_lean(trainer: L.Trainer) -> int:

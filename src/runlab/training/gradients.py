@@ -3,9 +3,10 @@
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+
+from runlab.training.processes import of_each_process, of_this_process
 
 
 class SaveGradients(L.Callback):
@@ -26,28 +27,13 @@ class SaveGradients(L.Callback):
         if pl_module.automatic_optimization and not trainer.fit_loop._should_accumulate():
             return
         mine = {name: p.grad.detach() for name, p in pl_module.named_parameters() if p.grad is not None}
-        every = [mine]
-        if trainer.world_size > 1:
-            every = [{}] * trainer.world_size
-            torch.distributed.all_gather_object(every, {name: gradient.cpu() for name, gradient in mine.items()})
+        every = of_each_process(trainer, mine)
         if any(every):
             checkpoint["gradients"] = every
 
-    def on_load_checkpoint(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
-    ) -> None:
-        every = checkpoint.get("gradients")
-        if every is None or trainer.state.fn != TrainerFn.FITTING:
-            return
-        if len(every) != trainer.world_size:
-            raise ValueError(
-                f"the checkpoint holds gradients of {len(every)} processes, this run has {trainer.world_size}:"
-                " resume it with the same number"
-            )
-        self._to_restore = every[trainer.global_rank]
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        if "gradients" in checkpoint and trainer.state.fn == TrainerFn.FITTING:
+            self._to_restore = of_this_process(trainer, checkpoint["gradients"], "gradients")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         for name, parameter in pl_module.named_parameters():
