@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from loop_cases import Batches, Net, Recorder, TwoOptimizers, adam, build, lbfgs, outcome, ran_lean, sgd
 from torch import Tensor, nn
 
@@ -116,6 +117,7 @@ class OwnHooks(Net):
 
     def on_before_backward(self, loss: Tensor) -> None:
         self.log("before", loss)
+        loss.data.mul_(3)  # what on_train_batch_end gets was copied before
 
     def on_after_backward(self) -> None:
         self.log("after", self.net.weight.grad.norm())  # type: ignore[union-attr]
@@ -204,6 +206,103 @@ class WithBatchNorm(Net):
 def test_callbacks_that_change_the_case_on_the_way() -> None:
     compare(Net, 5, callbacks=lambda: [GradientAccumulationScheduler({1: 2})], max_epochs=3)
     compare(WithBatchNorm, 20, callbacks=lambda: [StochasticWeightAveraging(0.1, swa_epoch_start=2)], max_epochs=4)
+
+
+def test_stochastic_weight_averaging_in_epochs_of_one_batch() -> None:
+    compare(
+        WithBatchNorm,
+        4,
+        callbacks=lambda: [StochasticWeightAveraging(0.1, swa_epoch_start=2)],
+        length=1,
+        max_epochs=4,
+        log_every_n_steps=1,
+    )
+
+
+class Stops(L.Callback):
+    """Asks for a stop in the middle of an epoch; Lightning validates, then stops as soon as it may."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ARG002
+        trainer.should_stop = trainer.global_step >= 2
+
+
+@pytest.mark.parametrize(("options", "lean"), [({}, 2), ({"min_steps": 4, "min_epochs": 0}, 4), ({"min_epochs": 1}, 5)])
+def test_a_stop_in_the_middle_of_an_epoch(options: dict[str, Any], lean: int) -> None:
+    compare(Net, lean, callbacks=lambda: [Stops()], **options)
+
+
+class Terminated(L.Callback):
+    """As if the process had been sent SIGTERM in the middle of an epoch."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ARG002
+        trainer._signal_connector.received_sigterm = trainer.global_step == 2
+
+
+def test_sigterm_ends_the_training_after_the_same_batch() -> None:
+    results = []
+    for loop in ("seeded", "lean"):
+        torch.manual_seed(1)
+        trainer = build(loop, [Terminated()])
+        with pytest.raises(SIGTERMException):
+            trainer.fit(Net(), Batches(5), Batches(2))
+        results.append(outcome(trainer))
+    assert results[0] == results[1]
+    assert ran_lean(trainer) == 2
+
+
+class SameName(Net):
+    """Logs one name in training, at the first batch, and in validation."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.loss(batch)
+        if batch_idx == 0:
+            self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        self.log("loss", 7 * self.loss(batch))
+
+
+class Reads(L.Callback):
+    def __init__(self) -> None:
+        self.read: list[float] = []
+
+    def on_validation_start(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ARG002
+        self.read.append(float(trainer.callback_metrics["loss"]))
+
+
+def test_one_name_in_training_and_validation() -> None:
+    read = []
+    for loop in ("seeded", "lean"):
+        torch.manual_seed(1)
+        build(loop, [reads := Reads()], val_check_interval=2).fit(SameName(), Batches(5), Batches(2))
+        read.append(reads.read)
+    assert len(set(read[0])) == len(read[0]) / 2  # each epoch's training value, not the validation's
+    assert read[0] == read[1]
+
+
+class Names(Net):
+    """Notes the name under which Lightning runs what a user may hang into a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str | None] = []
+        self.net.weight.register_hook(lambda gradient: self.names.append(self._current_fx_name))  # noqa: ARG005
+
+    def configure_optimizers(self) -> Any:
+        optimizer = sgd(self.parameters())
+        optimizer.register_step_post_hook(lambda *args: self.names.append(self._current_fx_name))  # noqa: ARG005
+        step = lambda number: self.names.append(self._current_fx_name) or 0.9**number  # type: ignore[func-returns-value]  # noqa: E731
+        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, step), "interval": "step"}]
+
+
+def test_the_name_of_what_runs() -> None:
+    names = []
+    for loop in ("stock", "lean"):
+        build(loop, []).fit(module := Names(), Batches(5), Batches(2))
+        names.append(module.names)
+    assert names[0] == names[1]
+    assert set(names[0]) == {"configure_optimizers", "backward", "optimizer_step", "lr_scheduler_step"}
 
 
 class Same:

@@ -132,6 +132,16 @@ def test_what_is_logged_over_the_epoch(loop: str, tmp_path: Path) -> None:
     check_resume(LogsEpochs, tmp_path, [1, 3, 4, 5, 10], loop, val_check_interval=2)
 
 
+class NoneBatches(Net):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        return None if self.training and self.trainer.fit_loop.batch_idx == 1 else batch
+
+
+@pytest.mark.filterwarnings("ignore:train_dataloader yielded None")
+def test_after_a_batch_that_was_left_out(tmp_path: Path) -> None:
+    check_resume(NoneBatches, tmp_path, [4])
+
+
 def test_max_steps(tmp_path: Path) -> None:
     check_resume(Net, tmp_path, [3, 8], max_steps=9, max_epochs=-1)
 

@@ -145,11 +145,9 @@ class LeanEpochLoop(_TrainingEpochLoop):
         over_epochs = trainer.check_val_every_n_epoch is None
         batches = progress.total.ready if over_epochs else progress.current.ready
         return (
-            progress.is_last_batch
-            or progress.current.ready == trainer.num_training_batches
+            self._num_ready_batches_reached()
             or every is None
-            or batches % every == 0
-            or (every == float("inf") and isinstance(trainer.limit_train_batches, int))
+            or batches % every == 0  # never so where it is infinite: then only the epoch's end counts
             or self._plateau_each_step
             or self._skip_next_val
             or trainer.should_stop
