@@ -38,29 +38,28 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 
         from runlab.runs import checkpoints
         from runlab.tracking import log, loggers
-        from runlab.training import build, progress
+        from runlab.training import build, checkpointing, progress
     progress.filter_warnings()
     with loggers.closing_loggers() as built:
         with user_errors():
             lightning.seed_everything(cfg.seed, workers=True, verbose=False)
             data, task = build.build_task(cfg)
             last = checkpoints.to_resume_from(run_dir, cfg) if cfg.fit else None
-            ckpt_path = last or cfg.ckpt_path
-            checkpoint = checkpoints.restore(task, ckpt_path) if ckpt_path else {}
+            checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path)
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
-            trainer = build.build_trainer(cfg, built, data)
+            trainer = build.build_trainer(cfg, built)
             record.write_record(run_dir, cfg, data)
             log.log_config(trainer, cfg)
 
-        end = {"epoch": checkpoint.get("epoch", 0) + 1, "global_step": checkpoint.get("global_step", 0)}
+        ckpt_path, end = cfg.ckpt_path, {"epoch": checkpoint["epoch"] + 1, "global_step": checkpoint["global_step"]}
         if cfg.fit:
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
-            ckpt_path = trainer.checkpoint_callback.best_model_path or run_dir / "checkpoints/last.ckpt"
-            checkpoint = checkpoints.restore(task, ckpt_path)
-            end = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
-        trainer.test(task, data, verbose=False)
+            ckpt_path = checkpointing.best_path(trainer, cfg.monitor)
+            checkpoint = checkpoints.restore(task, ckpt_path, scores=trainer.callback_metrics)
+            end = {"epoch": trainer.fit_loop.epoch_progress.current.processed, "global_step": trainer.global_step}
+        scores = checkpoint["metrics"] | checkpointing.test(trainer, task, data, ckpt_path)
         end |= {"seconds": round(time.perf_counter() - start, 3), "best_checkpoint": ckpt_path}
-        return record.write_metrics(run_dir, checkpoint["metrics"] | trainer.callback_metrics, end)
+        return record.write_metrics(run_dir, scores, end)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")

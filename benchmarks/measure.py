@@ -66,7 +66,7 @@ def parts(run_dir: str, *overrides: str) -> tuple[Trainer, Any, Any]:
         cfg = compose("train", [f"run_dir={run_dir}", f"data.root={ROOT}/data", *overrides])
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data, model = build_task(cfg)
-    return build_trainer(cfg, build_loggers(cfg, {}), data), model, data
+    return build_trainer(cfg, build_loggers(cfg, {})), model, data
 
 
 def pil_mnist() -> datasets.MNIST:

@@ -8,30 +8,18 @@ from unittest.mock import patch
 
 import steps
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch import loggers
 from measure import Row, compared
-from torch.utils.data import DataLoader
 
 from digits import data
-from runlab.data.loaders import EpochLoader
 from runlab.tracking.loggers import TensorBoardLogger
 from runlab.training import build
-from runlab.training.overhead import STEP_HOOKS, LeanModule, NoProfiler
+from runlab.training.lean_loop import use_lean_loop
 
 N = 7
 SIZE = 16  # samples in a batch: the smaller it is, the more of a step is overhead
 Out = Callable[[], AbstractContextManager[Any]]
-
-
-@contextmanager
-def idle_hooks() -> Iterator[None]:
-    """Lightning calls every hook of the module and of each callback."""
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(build, "without_idle_hooks", lambda callback: callback))
-        for hook in STEP_HOOKS:
-            stack.enter_context(patch.object(LeanModule, hook, getattr(LightningModule, hook)))
-        yield
 
 
 @contextmanager
@@ -50,16 +38,11 @@ def filled() -> Iterator[None]:
 
 OUT: dict[str, Out] = {
     "the transform's two steps as one": lambda: patch.object(data, "fused", lambda transform: transform),
-    "idle hooks passed over": idle_hooks,
-    "`_current_fx_name` set directly": lambda: patch.object(LeanModule, "__setattr__", LightningModule.__setattr__),
-    "a profiler that does nothing": lambda: patch.object(
-        NoProfiler, "profile", lambda self, name: super(NoProfiler, self).profile(name)
+    "the lean loop in place of Lightning's": lambda: patch.object(
+        build, "use_lean_loop", lambda trainer, seed, fast: use_lean_loop(trainer, seed, fast=False)
     ),
     "TensorBoard's writer left to itself": lambda: patch.object(
         TensorBoardLogger, "save", loggers.TensorBoardLogger.save
-    ),
-    "batches without DataLoader's iterator": lambda: patch.object(
-        EpochLoader, "__iter__", lambda self: (self.begin and self.begin(), DataLoader.__iter__(self))[1]
     ),
     "new tensors left unfilled": filled,
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from runlab.training.progress import StopOnSignal
+from runlab.training.stop import StopOnSignal
 
 
 class Fault(Callback):

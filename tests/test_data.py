@@ -14,10 +14,28 @@ from torchvision.transforms.v2 import Normalize, RandomErasing, RandomHorizontal
 
 from digits.data import MNISTDataModule
 from runlab.config.messages import UserError
+from runlab.data.batch_order import BatchOrder
 from runlab.data.fused import fused
-from runlab.data.loaders import EpochLoader, EpochSampler, InMemoryDataset, split
+from runlab.data.in_memory import InMemoryDataset, split
+from runlab.data.resumable import ResumableLoader
 from runlab.training.build import build_task, build_trainer
 from runlab.training.progress import filter_warnings
+
+
+def resumable(loader: Any, epoch: int = 0, seed: int = 0) -> ResumableLoader:
+    """What the engine puts in place of a loader, at the start of an epoch."""
+    return ResumableLoader(loader, seed, lambda: (epoch, 0, 0))
+
+
+def drawn(size: int, batch_size: int, drop_last: bool, shuffle: bool, place: tuple[int, int, int, int]) -> Any:
+    """The batches of an epoch of `size` samples; `place` is seed, epoch, rank and number of ranks."""
+    dataset = InMemoryDataset(torch.arange(size), torch.arange(size), torch.arange(size))
+    loader = DataLoader(dataset, batch_size, shuffle, drop_last=drop_last, collate_fn=tuple)
+    seed, epoch, rank, world = place
+    order = BatchOrder(loader, rank, world, equal=shuffle)
+    batches = order.draw(seed, epoch, 0, torch.device("cpu"))
+    assert len(batches) == len(order)
+    return batches
 
 
 @pytest.fixture
@@ -108,8 +126,9 @@ def test_batches_and_the_last_smaller_one(build: Any) -> None:
 
 def test_loader_gives_what_indexing_gives(build: Any) -> None:
     data = build()
-    loader = data.train_dataloader()
-    for (images, labels), index in zip(loader, loader.batch_sampler, strict=True):
+    loader = resumable(data.train_dataloader())
+    order = BatchOrder(data.train_dataloader(), 0, 1, equal=True).draw(0, 0, 0, torch.device("cpu"))
+    for (images, labels), index in zip(loader, order, strict=True):
         assert torch.equal(images, data.train_set[index][0])
         assert torch.equal(labels, data.train_set[index][1])
 
@@ -119,10 +138,7 @@ def test_workers_give_the_same_batches(build: Any, workers: int) -> None:
     alone = build("data.batch_size=5000").train_dataloader()
     shared = build("data.batch_size=5000", f"data.num_workers={workers}").train_dataloader()
     for epoch in range(2):
-        shared_iterator = iter(shared)  # before set_epoch, as Lightning does it
-        for loader in (alone, shared):
-            loader.batch_sampler.set_epoch(epoch)
-        for ours, theirs in zip(alone, shared_iterator, strict=True):
+        for ours, theirs in zip(resumable(alone, epoch), resumable(shared, epoch), strict=True):
             assert torch.equal(ours[0], theirs[0])
             assert torch.equal(ours[1], theirs[1])
 
@@ -130,21 +146,19 @@ def test_workers_give_the_same_batches(build: Any, workers: int) -> None:
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         torch.rand(3)  # whatever was drawn before
-        sampler = EpochSampler(torch.arange(1000), 256, False, True, seed, 0, 1)
-        sampler.set_epoch(epoch)
-        return torch.cat(list(sampler)).tolist()
+        return torch.cat(drawn(1000, 256, False, True, (seed, epoch, 0, 1))).tolist()
 
     assert order(0, 0) == order(0, 0)
     assert sorted(order(0, 0)) == list(range(1000))
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+    generator = torch.Generator().manual_seed(2 * 1_000_003 + 1)
+    assert order(2, 1) == torch.randperm(1000, generator=generator).tolist()
 
 
 @pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 3), (10_000, 3)])
 def test_ranks_share_an_evaluation_exactly_and_training_equally(size: int, world: int) -> None:
     def parts(shuffle: bool) -> list[list[int]]:
-        samplers = [EpochSampler(torch.arange(size), 3, False, shuffle, 0, rank, world) for rank in range(world)]
-        assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
-        return [torch.cat(list(sampler)).tolist() for sampler in samplers]
+        return [torch.cat(drawn(size, 3, False, shuffle, (0, 0, rank, world))).tolist() for rank in range(world)]
 
     assert sorted(index for part in parts(shuffle=False) for index in part) == list(range(size))
     training = parts(shuffle=True)
@@ -154,17 +168,15 @@ def test_ranks_share_an_evaluation_exactly_and_training_equally(size: int, world
 
 @pytest.mark.parametrize(("size", "batches"), [(7, [3, 3]), (6, [3, 3]), (2, [])])
 def test_drop_last_leaves_out_the_smaller_batch(size: int, batches: list[int]) -> None:
-    sampler = EpochSampler(torch.arange(size), 3, True, True, 0, 0, 1)
-    assert [len(batch) for batch in sampler] == batches
-    assert len(sampler) == len(batches)
+    assert [len(batch) for batch in drawn(size, 3, True, True, (0, 0, 0, 1))] == batches
 
 
 def test_loader_skips_what_was_done() -> None:
     dataset = InMemoryDataset(torch.arange(10).to(torch.uint8), torch.arange(10), torch.arange(10))
-    loader = EpochLoader(dataset, 0, batch_size=3)
     whole = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     for done in range(5):
-        loader.begin = lambda done=done: done
+        loader = resumable(DataLoader(dataset, 3, collate_fn=tuple))
+        loader.load_state_dict({"epoch": 0, "repetition": 0, "batches": done})
         assert [labels.tolist() for _, labels in loader] == whole[done:]
 
 
@@ -191,7 +203,7 @@ def test_augmentation_by_config_is_for_training_alone(build: Any) -> None:
 def test_loader_arguments_of_the_notebook(build: Any) -> None:
     assert isinstance(build().train_dataloader(), DataLoader)
     ordered = build("data.shuffle=false").train_dataloader()
-    assert torch.equal(torch.cat(list(ordered.batch_sampler)), torch.arange(55_000))
+    assert torch.equal(torch.tensor(list(ordered.sampler)), torch.arange(55_000))
     sampler = "data.sampler={_target_:torch.utils.data.RandomSampler,_partial_:true,num_samples:1000}"
     loader = build("data.shuffle=false", sampler).train_dataloader()
     assert isinstance(loader.sampler, RandomSampler)
@@ -223,8 +235,9 @@ def test_a_resident_data_set_is_on_the_device() -> None:
     for wanted, device in ((True, "meta"), (False, "cpu"), ("auto", "cpu")):  # "meta" stands for another device
         dataset = InMemoryDataset.in_memory(images, labels, wanted, torch.device("meta" if wanted != "auto" else "cpu"))
         assert {part.device.type for part in (dataset.inputs, dataset.targets, dataset.indices)} == {device}
-        sampler = EpochSampler(dataset.subset(torch.arange(3)).indices, 2, False, True, 0, 0, 1)
-        assert {batch.device.type for batch in sampler} == {device}
+        loader = DataLoader(dataset.subset(torch.arange(3)), 2, shuffle=True, collate_fn=tuple)
+        order = BatchOrder(loader, 0, 1, equal=True).draw(0, 0, 0, dataset.device)
+        assert {batch.device.type for batch in order} == {device}
         assert {part.device.type for part in dataset.__getitems__([0, 1])} == {device}
 
 
@@ -232,7 +245,7 @@ def test_predicts_every_test_image(composed: Compose) -> None:
     cfg = composed("logger=none", "trainer.accelerator=cpu")
     filter_warnings()
     data, model = build_task(cfg)
-    probabilities = torch.cat(build_trainer(cfg, [], data).predict(model, data))
+    probabilities = torch.cat(build_trainer(cfg, []).predict(model, data))
     assert probabilities.shape == (10_000, 10)
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(10_000))
 

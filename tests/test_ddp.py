@@ -122,7 +122,7 @@ def test_a_slurm_job_without_srun_is_told(composed: Compose, monkeypatch: pytest
         monkeypatch.setenv(f"SLURM_{name}", "0")
     cfg = composed("trainer=ddp", "trainer.accelerator=cpu")
     with pytest.raises(UserError, match="that is 2 processes, but 1 started; give srun or torchrun the same numbers"):
-        build_trainer(cfg, [], None)
+        build_trainer(cfg, [])
 
 
 def test_a_parallel_sweep_over_the_number_of_devices(cli: Cli, tmp_path: Path) -> None:

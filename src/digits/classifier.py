@@ -3,22 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
+from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from runlab.config.messages import Diverged, user_errors
-from runlab.data.loaders import Batch
-from runlab.training.overhead import LeanModule
+from runlab.config.messages import user_errors
+from runlab.data.in_memory import Batch
+from runlab.training.logging_step import logs_this_batch
+from runlab.training.schedulers import with_scheduler
 
 
-class ImageClassifier(LeanModule):
+class ImageClassifier(LightningModule):
     """Trains a network, images `(B, 1, 28, 28)` float32 -> logits `(B, num_classes)`, with cross-entropy.
 
-    `optimizer` takes the parameters; `scheduler` the optimizer and `total_steps`, and is stepped after each optimizer
-    step (None: a constant rate). Accuracy is correct / total over a whole split, on any number of devices.
+    `optimizer` takes the parameters, `scheduler` the optimizer (None: a constant rate). Accuracy is correct / total
+    over a whole split, on any number of devices.
     """
 
     def __init__(
@@ -59,12 +61,8 @@ class ImageClassifier(LeanModule):
             self.counts[stage].update(logits, labels)
             self.log(f"{stage}/loss", loss, batch_size=len(labels), sync_dist=True)
             return logits
-        step = self.global_step + 1
-        # self.log costs more than a step of a small network: only where the Trainer hands the value to the logger.
-        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if logs_this_batch(self.trainer):  # self.log costs as much as a step of a small network
             self.log("train/loss", loss, prog_bar=True)
-            if not loss.isfinite():
-                raise Diverged(f"train/loss is {loss.item()} at optimizer step {step}; lower optimizer.lr?")
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -81,18 +79,6 @@ class ImageClassifier(LeanModule):
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end("test")
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint says what it scored: `metrics`, plain floats by their logged names."""
-        if not all(tensor.isfinite().all() for tensor in self.state_dict().values()):
-            raise Diverged(f"weights are not finite at optimizer step {self.global_step}; lower optimizer.lr?")
-        checkpoint["metrics"] = {
-            name: value.item() for name, value in self.trainer.callback_metrics.items() if "/" in name
-        }
-
     @user_errors("optimizer")
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())
-        if not self.scheduler:
-            return optimizer
-        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return with_scheduler(self.optimizer(self.parameters()), self.scheduler, self.trainer)

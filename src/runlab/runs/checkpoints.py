@@ -53,8 +53,13 @@ def load(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def restore(model: nn.Module, path: str | Path) -> dict[str, Any]:
-    """Put a checkpoint's weights into `model`, and return all that it holds; `UserError` if they do not fit."""
+def restore(model: nn.Module, path: str | Path | None, scores: Any = None) -> dict[str, Any]:
+    """Put a checkpoint's weights into `model`, and return all that it holds; `UserError` if they do not fit.
+
+    Without a path the model stays as it is, and its `scores` are the metrics.
+    """
+    if path is None:
+        return {"epoch": 0, "global_step": 0, "metrics": dict(scores or {})}
     checkpoint = load(path)
     try:
         model.load_state_dict(checkpoint["state_dict"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.accelerators import CPUAccelerator
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from runlab.config.instantiate import build
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import launched_processes
-from runlab.training.overhead import without_idle_hooks
+from runlab.data.connector import use_resumable_loaders
+from runlab.training.checkpointing import RunState
+from runlab.training.checks import CheckFinite, CheckMonitors
+from runlab.training.epoch_metrics import SaveEpochMetrics
+from runlab.training.gradients import SaveGradients
+from runlab.training.lean_loop import use_lean_loop
+from runlab.training.logging_step import LogOncePerEpoch
+from runlab.training.schedulers import CheckSchedule
 
 
 def build_task(cfg: DictConfig) -> tuple[LightningDataModule, LightningModule]:
@@ -44,14 +51,16 @@ def _named_as_typed(task: DictConfig) -> Iterator[None]:
         raise UserError(f"{named[1] if named else key}: {text}") from error
 
 
-def build_trainer(cfg: DictConfig, loggers: list[Any], data: Any) -> Any:
+def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
     """The Trainer with its callbacks.
 
-    `UserError` for more CPU processes than there are cores, other processes than those that SLURM or torchrun has
-    started, or samplers that cannot be shared among devices.
+    `UserError` for more CPU processes than there are cores, or other processes than those that SLURM or torchrun has
+    started.
     """
-    callbacks = [without_idle_hooks(callback) for callback in build(cfg.callbacks).values()]
-    trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
+    callbacks: dict[str, Any] = build(cfg.callbacks)
+    trainer: Trainer = build(cfg.trainer, callbacks=[*callbacks.values(), *_engine(cfg, callbacks)], logger=loggers)
+    use_lean_loop(trainer, cfg.seed, cfg.fast_loop)
+    use_resumable_loaders(trainer, cfg.seed)
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # else deterministic mode writes every new tensor twice
     wanted, cores = trainer.num_devices, os.cpu_count() or 1
@@ -62,6 +71,21 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], data: Any) -> Any:
     if asked != started and (started > 1 or slurm or trainer.world_size != asked):  # else Lightning starts them
         text = f"trainer.devices={wanted} trainer.num_nodes={trainer.num_nodes}: that is {asked} processes"
         raise UserError(f"{text}, but {started} started; give srun or torchrun the same numbers, or leave it out")
-    if trainer.world_size > 1 and (getattr(data, "sampler", None) or getattr(data, "batch_sampler", None)):
-        raise UserError(f"trainer.devices={wanted}: data.sampler and data.batch_sampler work on one device alone")
     return trainer
+
+
+def _engine(cfg: DictConfig, callbacks: dict[str, Any]) -> list[Callback]:
+    """The callbacks that keep the engine's promises for any task."""
+    arguments: Any = OmegaConf.to_container(cfg.callbacks, resolve=True)
+    configured = [(callback, arguments[name]) for name, callback in callbacks.items()]
+    limits = {key: cfg.trainer.get(key) for key in ("max_time", "min_epochs", "min_steps")}
+    hint = "lower optimizer.lr?" if cfg.optimizer else "lower the learning rate?"
+    return [
+        LogOncePerEpoch(),
+        CheckMonitors(cfg.monitor),
+        CheckFinite(hint),
+        CheckSchedule(),
+        SaveGradients(),
+        SaveEpochMetrics(),
+        RunState(configured, f"{OmegaConf.to_yaml(cfg.callbacks)}{limits}", hint),
+    ]

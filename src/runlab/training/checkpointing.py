@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from runlab.config.messages import Diverged
+from runlab.config.processes import in_sweep
 from runlab.data.connector import unresumable
 from runlab.runs.files import atomic_write
 
@@ -62,7 +64,7 @@ class LastCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         if stage == "fit":
-            trainer.fit_loop.epoch_loop.after_batch.append(partial(self._save_at_end, trainer))  # type: ignore[attr-defined]
+            trainer.fit_loop.epoch_loop.after_batch.append(partial(self._save_at_end, trainer))
 
     def _save_at_end(self, trainer: Trainer) -> None:
         if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
@@ -106,6 +108,39 @@ class RunState(Callback):
                 state.update({name: value for name, value in arguments.items() if name in state})
 
 
-def finite(value: Any) -> bool:
-    """Whether a tensor or a number holds neither NaN nor infinity."""
-    return bool(torch.as_tensor(value).isfinite().all())
+def best_path(trainer: Trainer, monitor: str | None) -> Path | None:
+    """The checkpoint to test after `fit`: the best one by `monitor`, else the last one; None where none was written.
+
+    Of several `ModelCheckpoint`s it is the best of those that watch `monitor`.
+    """
+    saved = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
+    watching = [c for c in saved if c.monitor == monitor]
+    if scored := [c for c in watching if c.best_model_score is not None]:
+        best = max(scored, key=lambda c: float(c.best_model_score or 0) * (1 if c.mode == "max" else -1))
+        return _path_of(best)
+    last = [Path(c.path) for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)]
+    paths = [*map(_path_of, watching), *last, *map(_path_of, saved)]
+    return next((path for path in paths if path.exists()), None)
+
+
+def _path_of(callback: ModelCheckpoint) -> Path:
+    return callback.best_path if isinstance(callback, BestCheckpoint) else Path(callback.best_model_path)
+
+
+def test(
+    trainer: Trainer, task: LightningModule, data: LightningDataModule, tested: str | Path | None
+) -> dict[str, Any]:
+    """Test the task's weights, and return the test's metrics; a line says so where nothing is tested, and why."""
+    missing = [
+        f"{type(owner).__name__} has no {hook}"
+        for owner, hook in ((data, "test_dataloader"), (task, "test_step"))
+        if not is_overridden(hook, owner)
+    ]
+    if missing and not in_sweep():
+        rank_zero_only(print)(f"nothing is tested: {' and '.join(missing)}", flush=True)
+    if missing:
+        return {}
+    if not tested:
+        rank_zero_only(print)("no checkpoint was written: the weights at hand are tested", flush=True)
+    trainer.test(task, data, verbose=False)
+    return dict(trainer.callback_metrics)

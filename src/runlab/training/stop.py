@@ -34,7 +34,7 @@ class StopOnSignal(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         if stage == "fit":
-            trainer.fit_loop.epoch_loop.after_batch.append(partial(self._after_batch, trainer))  # type: ignore[attr-defined]
+            trainer.fit_loop.epoch_loop.after_batch.append(partial(self._after_batch, trainer))
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         # In place of Lightning's own, which would end the process with status 0 or, under SLURM, save a checkpoint that
