@@ -39,7 +39,7 @@ def filled() -> Iterator[None]:
 OUT: dict[str, Out] = {
     "the transform's two steps as one": lambda: patch.object(data, "fused", lambda transform: transform),
     "the lean loop in place of Lightning's": lambda: patch.object(
-        build, "use_lean_loop", lambda trainer, seed, fast: use_lean_loop(trainer, seed, fast=False)
+        build, "use_lean_loop", lambda trainer, seed, _: use_lean_loop(trainer, seed, fast=False)
     ),
     "TensorBoard's writer left to itself": lambda: patch.object(
         TensorBoardLogger, "save", loggers.TensorBoardLogger.save

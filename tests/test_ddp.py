@@ -84,7 +84,7 @@ def test_a_sweep_runs_each_job_on_both_ranks_goes_on_and_equals_torchrun(cli: Cl
     stopped = cli(*command)
     assert stopped.returncode == 143
     assert stopped.stderr.startswith(
-        "stopped at epoch 0, optimizer step 4; resume with: the same command and hydra.sweep"
+        "stopped at epoch 0, optimizer step 3; resume with: the same command and hydra.sweep"
     )
     assert [line.split()[0] for line in stopped.stdout.splitlines()[-3:-2]] == ["unfinished"]
     answer = cli(*command)

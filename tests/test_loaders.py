@@ -29,6 +29,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from runlab.config.messages import UserError
 from runlab.data.connector import unresumable, use_resumable_loaders
 from runlab.data.fetching import is_deterministic
 from runlab.data.generators import generators_of
@@ -643,7 +644,7 @@ def test_split_says_which_value_is_wrong() -> None:
     train, val = split(10, 0, 3, None, None)
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(10))
     assert (len(train), len(val)) == (7, 3)
-    with pytest.raises(ValueError, match=r"data.val_size=10: the training set has only 10 samples"):
+    with pytest.raises(UserError, match=r"data.val_size=10: the training set has only 10 samples"):
         split(10, 0, 10, None, None)
-    with pytest.raises(ValueError, match=r"data.folds=11: the training set has only 10 samples"):
+    with pytest.raises(UserError, match=r"data.folds=11: the training set has only 10 samples"):
         split(10, 0, 0, 11, 0)

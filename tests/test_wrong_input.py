@@ -58,7 +58,7 @@ ROWS = [
     ("mode=up", "mode=up: must be max or min"),
     (
         "monitor=val/f1",
-        "could not find the monitored key in the returned metrics: ['train/loss', 'val/loss'",
+        "monitor=val/f1: the validation logs val/loss, val/acc; choose one of them, or monitor=null",
     ),
     ("name=../x", "name=../x: must be matching"),
     ("scheduler=step scheduler.interval=batch", "scheduler.interval=batch: must be step or epoch"),

@@ -88,11 +88,11 @@ class TrainBatch(Callback):
     """Draws the first `count` images of a run's first training batch as the network sees them, transformed."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count, self.drawn = count, False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        self.on_train_batch_start = None  # type: ignore[assignment, method-assign]  # once; from now on it costs nothing
-        if draws(trainer):
+        if draws(trainer) and not self.drawn:
+            self.drawn = True
             images, labels = (part[: self.count].cpu() for part in batch)
             image = figures.batch(images[:, 0].numpy(), class_names(trainer), labels.tolist())
             log_image(trainer, "train/batch", figures.pixels(image))

@@ -93,6 +93,8 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
         raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run to resume has done {epoch + 1}")
     record = OmegaConf.merge(OmegaConf.load(run_dir / RECORD), {"run_dir": cfg.run_dir})
     old, new = (cast("dict[str, Any]", OmegaConf.to_container(part, resolve=True)) for part in (record, cfg))
+    if old["seed"] != new["seed"]:
+        raise UserError(f"seed={new['seed']}: the run to resume has {old['seed']}")
     for group in FIXED:
         before, after = old.get(group) or {}, new.get(group) or {}
         for key in sorted(before.keys() | after.keys()):

@@ -81,7 +81,7 @@ def _config(path: Path) -> dict[str, Any]:
 def main_metrics(metrics: Sequence[dict[str, Any]], monitor: str | None) -> list[str]:
     """The metrics that a line shows of runs that have `metrics`: the monitored one and its counterpart of the test.
 
-    The counterpart of `val/acc` or `val_loss` is `test/acc` or `test_loss`; without it all test metrics are shown.
+    The counterpart of `val/f1` or `val_loss` is `test/f1` or `test_loss`; without it all test metrics are shown.
     Without a monitor these and all validation metrics are.
     """
     known = [name for name in keys_of(metrics) if name not in NOT_METRICS]

@@ -87,6 +87,7 @@ class RunState(Callback):
     def __init__(self, configured: list[tuple[Callback, dict[str, Any]]], stopping: str, hint: str) -> None:
         self.configured, self.stopping, self.hint = configured, stopping, hint
         self.loaded: dict[str, Any] = {}  # the metrics of the checkpoint that is resumed
+        self.resumed = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
@@ -100,12 +101,18 @@ class RunState(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        self.loaded = checkpoint["metrics"]
+        self.loaded, self.resumed = checkpoint["metrics"], True
         if checkpoint["run"]["stopped_by"] == self.stopping:
             trainer.should_stop = True
         for callback, arguments in self.configured:
             if state := checkpoint["callbacks"].get(callback.state_key):
                 state.update({name: value for name, value in arguments.items() if name in state})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        # A schedule over the whole run has Lightning set the data up before it has loaded where they stood.
+        if self.resumed:
+            trainer.fit_loop._load_combined_loader_states()
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # it is set by now
 
 
 def best_path(trainer: Trainer, monitor: str | None) -> Path | None:
