@@ -208,17 +208,6 @@ def test_callbacks_that_change_the_case_on_the_way() -> None:
     compare(WithBatchNorm, 20, callbacks=lambda: [StochasticWeightAveraging(0.1, swa_epoch_start=2)], max_epochs=4)
 
 
-def test_stochastic_weight_averaging_in_epochs_of_one_batch() -> None:
-    compare(
-        WithBatchNorm,
-        4,
-        callbacks=lambda: [StochasticWeightAveraging(0.1, swa_epoch_start=2)],
-        length=1,
-        max_epochs=4,
-        log_every_n_steps=1,
-    )
-
-
 class Stops(L.Callback):
     """Asks for a stop in the middle of an epoch; Lightning validates, then stops as soon as it may."""
 
