@@ -4,7 +4,8 @@ from typing import Any
 
 import lightning as L
 import pytest
-from loop_cases import Batches, Net, TwoOptimizers, build, rows
+from loop_cases import Batches, Net, TwoOptimizers
+from loop_compare import build, rows
 
 from runlab.training.logging_step import LogOncePerEpoch, logs_this_batch
 

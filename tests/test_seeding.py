@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loop_cases import Batches, Net, build, ran_lean
+from loop_cases import Batches, Net
+from loop_compare import build, ran_lean
 
 from runlab.data.seeding import seed_all
 
