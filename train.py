@@ -56,7 +56,7 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
             ckpt_path = checkpointing.best_path(trainer, cfg.monitor)
             checkpoint = checkpoints.restore(task, ckpt_path, scores=trainer.callback_metrics)
-            end = {"epoch": trainer.fit_loop.epoch_progress.current.processed, "global_step": trainer.global_step}
+            end = {"epoch": trainer.fit_loop.epoch_progress.current.ready, "global_step": trainer.global_step}
         scores = checkpoint["metrics"] | checkpointing.test(trainer, task, data, ckpt_path)
         end |= {"seconds": round(time.perf_counter() - start, 3), "best_checkpoint": ckpt_path}
         return record.write_metrics(run_dir, scores, end)

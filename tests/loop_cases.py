@@ -10,8 +10,6 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
-from runlab.training.lean_loop import LeanEpochLoop, use_lean_loop
-
 Row = tuple[int | None, dict[str, float]]
 
 
@@ -128,78 +126,3 @@ class Rows(Logger):
         self.rows.append((step, {name: float(value) for name, value in metrics.items()}))
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-HOOKS = (
-    "on_train_start",
-    "on_train_epoch_start",
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-    "on_validation_start",
-    "on_validation_end",
-    "on_train_epoch_end",
-    "on_train_end",
-)
-
-
-class Recorder(L.Callback):
-    """Notes each hook with the counters and metrics that it sees, and logs a value at each batch's end."""
-
-    def __init__(self) -> None:
-        self.seen: list[Any] = []
-        for hook in HOOKS:
-            setattr(self, hook, lambda *args, hook=hook: self.note(hook, *args))
-
-    def note(self, hook: str, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        outputs = {k: float(v) for k, v in args[0].items()} if hook == "on_train_batch_end" and args[0] else None
-        counters = (
-            str(loop.batch_progress),
-            str(loop.scheduler_progress),
-            str(loop.automatic_optimization.optim_progress),
-        )
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        learning_rate = [o.param_groups[0]["lr"] for o in trainer.optimizers]
-        stepped = trainer.global_step, loop._batches_that_stepped
-        self.seen.append((hook, module._current_fx_name, stepped, counters, metrics, outputs, learning_rate, args[2:]))
-        if hook == "on_train_batch_end":
-            module.log("seen", float(trainer.global_step), batch_size=1)
-
-
-def build(loop: str, callbacks: list[L.Callback], **options: Any) -> L.Trainer:
-    """A quiet Trainer whose loop is Lightning's ("stock"), that with seeds ("seeded"), or the lean one ("lean")."""
-    quiet: dict[str, Any] = dict.fromkeys(("enable_checkpointing", "enable_progress_bar"), False)
-    quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "cpu", "logger": Rows()}
-    trainer = L.Trainer(callbacks=callbacks, **{**quiet, "max_epochs": 2, "log_every_n_steps": 3, **options})
-    if loop != "stock":
-        use_lean_loop(trainer, seed=3, fast=loop == "lean")
-    return trainer
-
-
-def outcome(trainer: L.Trainer) -> dict[str, Any]:
-    """What must not depend on the loop: weights, optimizer states, loop counters, rows."""
-    module, loop = trainer.lightning_module, trainer.fit_loop
-    return {
-        "weights": {name: value.tolist() for name, value in module.state_dict().items()},
-        "optimizers": str([optimizer.state_dict() for optimizer in trainer.optimizers]),
-        "loops": str(loop.state_dict()),
-        "stepped": (trainer.global_step, loop.epoch_loop._batches_that_stepped),
-        "rows": rows(trainer),
-        "name": module._current_fx_name,
-    }
-
-
-def rows(trainer: L.Trainer) -> list[Row]:
-    logger = trainer.loggers[0]
-    assert isinstance(logger, Rows)
-    return logger.rows
-
-
-def ran_lean(trainer: L.Trainer) -> int:
-    loop = trainer.fit_loop.epoch_loop
-    assert isinstance(loop, LeanEpochLoop)
-    return loop.ran_lean

@@ -8,7 +8,8 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from loop_cases import Batches, Net, TwoOptimizers, adam, build, lbfgs, outcome, rows, sgd
+from loop_cases import Batches, Net, TwoOptimizers, adam, lbfgs, sgd
+from loop_compare import build, outcome, rows
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassRecall
 
@@ -178,3 +179,13 @@ def test_a_checkpoint_that_a_validation_saves_within_a_window(accumulate: int, e
             assert outcome(resumed)[name] == outcome(whole)[name], (path.name, name)
         assert rows(resumed) == rows(whole)[checkpoint["rows"] :]
     assert with_gradients > 0
+
+
+@pytest.mark.parametrize("key", ["gradients", "epoch_metrics"])
+def test_another_number_of_processes_is_refused(key: str, tmp_path: Path) -> None:
+    fit(Net, "lean", stop=(2, tmp_path / "two.ckpt"), accumulate_grad_batches=3)
+    checkpoint = torch.load(tmp_path / "two.ckpt", weights_only=True)
+    checkpoint[key] *= 2
+    torch.save(checkpoint, tmp_path / "two.ckpt")
+    with pytest.raises(ValueError, match=r"of 2 process\(es\), this run has 1: resume it with as many"):
+        fit(Net, "lean", ckpt_path=tmp_path / "two.ckpt", accumulate_grad_batches=3)

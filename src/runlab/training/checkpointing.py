@@ -67,11 +67,11 @@ class LastCheckpoint(Checkpoint):
             trainer.fit_loop.epoch_loop.after_batch.append(partial(self._save_at_end, trainer))
 
     def _save_at_end(self, trainer: Trainer) -> None:
-        if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+        if trainer.fit_loop.epoch_loop.ends_training() and not unresumable(trainer):  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        if trainer.fit_loop.epoch_loop._num_ready_batches_reached() or unresumable(trainer):
             trainer.save_checkpoint(self.path)
 
 
@@ -120,7 +120,7 @@ def best_path(trainer: Trainer, monitor: str | None) -> Path | None:
 
     Of several `ModelCheckpoint`s it is the best of those that watch `monitor`.
     """
-    saved = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
+    saved = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and _path_of(c).is_file()]
     watching = [c for c in saved if c.monitor == monitor]
     if scored := [c for c in watching if c.best_model_score is not None]:
         best = max(scored, key=lambda c: float(c.best_model_score or 0) * (1 if c.mode == "max" else -1))

@@ -29,7 +29,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
     alone, so that a resumed run draws what it would have drawn. With `fast=False` each batch takes Lightning's way.
 
     The functions in `after_batch` are called when a batch is over with all that follows it, validation included,
-    unless the epoch or the training ends with it. `trainer.save_checkpoint` called there can be resumed exactly.
+    unless the epoch ends with it. `trainer.save_checkpoint` called there can be resumed exactly. Where the training
+    ends there (`ends_training`), a checkpoint is for a run that is resumed with more steps or time.
     `ran_lean` counts the batches that took the short way.
     """
 
@@ -131,7 +132,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             super().on_advance_end(data_fetcher)
             # A validation may have put values of the same names into the connector: hand it the training's again.
             self._results.changed = True
-        if self.after_batch and not self._ends_here():
+        if self.after_batch and not self._num_ready_batches_reached():
             self._between_batches = True
             try:
                 for function in self.after_batch:
@@ -154,8 +155,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
             or trainer.received_sigterm
         )
 
-    def _ends_here(self) -> bool:
-        """Whether the epoch or the training ends with the batch just done."""
+    def ends_training(self) -> bool:
+        """Whether the training ends with the batch just done, be it within an epoch."""
         return self._is_training_done or (self.trainer.should_stop and self.trainer.fit_loop._can_stop_early)
 
     @property

@@ -43,9 +43,9 @@ class StepHooks:
             hook: getattr(module, hook) for hook in STEP_HOOKS if is_defined(module, hook, L.LightningModule)
         }
         self._defined = {hook for hook in STEP_HOOKS if self._of_callbacks[hook] or hook in self._of_module}
-        self._before_transfer = self._transfer_hook("on_before_batch_transfer")
-        self._transfer = self._transfer_hook("transfer_batch_to_device")
-        self._after_transfer = self._transfer_hook("on_after_batch_transfer")
+        self._before_transfer = self._transfer_hook("on_before_batch_transfer", None)
+        self._transfer = self._transfer_hook("transfer_batch_to_device", "batch_to_device")
+        self._after_transfer = self._transfer_hook("on_after_batch_transfer", "batch_to_device")
         self._device = trainer.strategy.root_device
         self._on_cpu = self._device.type == "cpu"
 
@@ -65,32 +65,35 @@ class StepHooks:
     def transfer(self, batch: Any) -> Any:
         """Move `batch` to the device, by way of the three transfer hooks."""
         if self._before_transfer:
-            batch = self._named(None, self._before_transfer, batch, 0)
+            batch = self._before_transfer(batch, 0)
         if self._transfer:
-            batch = self._named("batch_to_device", self._transfer, batch, self._device, 0)
+            batch = self._transfer(batch, self._device, 0)
         elif not self._on_cpu or (moved := _already_on_cpu(batch)) is None:
             batch = self._module.transfer_batch_to_device(batch, self._device, 0)
         else:
             batch = moved
         if self._after_transfer:
-            batch = self._named("batch_to_device", self._after_transfer, batch, 0)
+            batch = self._after_transfer(batch, 0)
         return batch
 
-    def _transfer_hook(self, hook: str) -> Callable[..., Any] | None:
-        """The function that Lightning would call for `hook`, None where it is Lightning's own."""
+    def _transfer_hook(self, hook: str, outer: str | None) -> Callable[..., Any] | None:
+        """The function to call for `hook`; None where it is Lightning's own.
+
+        While a data module's hook runs, Lightning leaves the name that stood there before, `outer`.
+        """
         # Lightning's rule for which of module and data module has the say, with its warning where both define it.
         owner = self._trainer._data_connector._datahook_selector.get_instance(hook)  # type: ignore[union-attr]  # set by fit
-        return getattr(owner, hook) if is_defined(owner, hook, L.LightningModule, L.LightningDataModule) else None
+        if not is_defined(owner, hook, L.LightningModule, L.LightningDataModule):
+            return None
+        function, names, name = getattr(owner, hook), self._module.__dict__, hook if owner is self._module else outer
 
-    def _named(self, outer: str | None, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a transfer hook under the name that it has in Lightning."""
-        names = self._module.__dict__
-        of_module = getattr(function, "__self__", None) is not self._trainer.datamodule  # type: ignore[attr-defined]
-        previous = names["_current_fx_name"]
-        names["_current_fx_name"] = function.__name__ if of_module else outer
-        result = function(*args)
-        names["_current_fx_name"] = previous
-        return result
+        def named(*args: Any) -> Any:
+            previous, names["_current_fx_name"] = names["_current_fx_name"], name
+            result = function(*args)
+            names["_current_fx_name"] = previous
+            return result
+
+        return named
 
 
 def _is_needed(callback: L.Callback, hook: str) -> bool:

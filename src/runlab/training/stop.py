@@ -66,6 +66,8 @@ class StopOnSignal(Callback):
 
     def _after_batch(self, trainer: Trainer) -> None:
         # Not called after an epoch's last batch. Several ranks agree now and then.
+        if trainer.fit_loop.epoch_loop.ends_training():  # type: ignore[attr-defined]
+            return
         if trainer.world_size == 1:
             if self.signum:
                 self._stop_if_asked(trainer, inside_epoch=True)
