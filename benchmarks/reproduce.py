@@ -23,8 +23,9 @@ def differences(first: Path, second: Path) -> list[str]:
     one, two = (json.loads((run / "metrics.json").read_text()) for run in (first, second))
     found = [f"{key}: {one.get(key)} / {two.get(key)}" for key in one | two if one.get(key) != two.get(key)]
     found = [line for line in found if not line.startswith("seconds: ")]
-    if (first / "confusion_matrix.csv").read_bytes() != (second / "confusion_matrix.csv").read_bytes():
-        found.append("confusion_matrix.csv")
+    for path in sorted(first.glob("*.csv")):  # as the counts of a test set
+        if path.read_bytes() != (second / path.name).read_bytes():
+            found.append(path.name)
     for name in ("best", "last"):
         a, b = (checkpoints.load(run / f"checkpoints/{name}.ckpt")["state_dict"] for run in (first, second))
         if a.keys() != b.keys() or not all(torch.equal(a[key], b[key]) for key in a):
@@ -46,7 +47,7 @@ def main(run: Path) -> int:
     if not found:
         print("equal: metrics, confusion matrix and weights, bit for bit")
         return 0
-    print("not equal (with_record / now):", *found, sep="\n  ")
+    print("not equal (recorded / now):", *found, sep="\n  ")
     now = json.loads((Path(cfg.run_dir) / "provenance.json").read_text())
     for key in provenance.keys() - {"command"}:
         if provenance[key] != now.get(key):

@@ -26,6 +26,24 @@ class Fault(Callback):
         os.kill(os.getpid(), getattr(signal, self.how))
 
 
+class InterruptAt(Callback):
+    """Sends this process a signal, Ctrl-C's if none is named, at the start of training batch `batch`, from 1."""
+
+    def __init__(self, batch: int, signum: int = signal.SIGINT) -> None:
+        self.batch, self.signum = batch, signum
+
+    def on_train_batch_start(self, trainer: Trainer, *batch: Any) -> None:  # noqa: ARG002
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            os.kill(os.getpid(), self.signum)
+
+
+class Slow(Callback):
+    """Makes each training batch take 20 milliseconds longer, so that a kill meets the middle of an epoch."""
+
+    def on_train_batch_end(self, *batch: Any) -> None:  # noqa: ARG002
+        time.sleep(0.02)
+
+
 class Held(Callback):
     """In a run that has not been resumed, each batch from optimizer step `step` on waits a minute for a signal."""
 

@@ -79,7 +79,7 @@ def test_a_run_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == ""
     lines = answer.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["epoch", "test", "run", "dashboard"]
+    assert [line.split()[0] for line in lines] == ["epoch", "test", "test", "run", "dashboard"]
     assert lines[1].startswith("test accuracy  ")
     assert "/3000 = " in lines[1]
     run_dir = tmp_path / "run"

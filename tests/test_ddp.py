@@ -43,7 +43,7 @@ def left_over(word: str) -> list[str]:
 def test_two_devices_are_one_run(cli: Cli, composed: Compose, tmp_path: Path) -> None:
     answer = cli(*DDP, "trainer.max_epochs=1", "data.batch_size=128", "data.eval_batch_size=999")
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert [line.split()[0] for line in answer.stdout.splitlines()] == ["epoch", "test", "run", "dashboard"]
+    assert [line.split()[0] for line in answer.stdout.splitlines()] == ["epoch", "test", "test", "run", "dashboard"]
     run_dir = tmp_path / "run"
     assert counts(run_dir).sum() == 10_000
     metrics = json.loads((run_dir / "metrics.json").read_text())

@@ -1,5 +1,6 @@
 """The values of a composed config, checked against `conf/rules.yaml` before anything heavy is imported."""
 
+import copy
 import re
 from collections.abc import Callable
 from math import isfinite
@@ -19,8 +20,11 @@ _TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float)
 _BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
-def check(cfg: DictConfig, rules: Path) -> None:
-    """`UserError` for a value in a composed config that is not what `rules`, a YAML file, says it must be."""
+def check(cfg: DictConfig, rules: Path) -> DictConfig:
+    """The composed config, without groups that its task has no use for.
+
+    `UserError` for a value that is not what `rules`, a YAML file, says it must be.
+    """
     for group in _GROUPS:
         value = cfg.get(group)
         if not isinstance(value, DictConfig) and not (value is None and group in _OF_A_TASK):
@@ -31,6 +35,7 @@ def check(cfg: DictConfig, rules: Path) -> None:
         if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
             raise UserError(f"{key}={_shown(value)}: must be {rule}")
     _check_used(cfg)
+    cfg = without_unused(cfg)
     trainer = cfg.trainer
     if trainer.max_epochs == -1 and trainer.max_steps == -1 and trainer.get("max_time") is None:
         raise UserError("trainer.max_epochs=-1: has no end; add trainer.max_steps=... or +trainer.max_time=...")
@@ -38,7 +43,7 @@ def check(cfg: DictConfig, rules: Path) -> None:
         raise UserError("fit=false: nothing to evaluate; add resume=runs/..., or ckpt_path=...")
     data = cfg.data
     if "batch_sampler" not in data:  # a data module of another kind
-        return
+        return cfg
     folds, fold = data.get("folds"), data.get("fold")
     if fold is not None and (folds is None or fold >= folds):
         choices = f"must be 0 to {folds - 1}, as data.folds={folds}" if folds else "there are none; add data.folds=5"
@@ -53,6 +58,7 @@ def check(cfg: DictConfig, rules: Path) -> None:
         raise UserError("data.sampler and data.shuffle=true exclude each other: add data.shuffle=false")
     if not data.batch_sampler and data.batch_size is None:
         raise UserError("data.batch_size=null: give a number of samples, or a data.batch_sampler")
+    return cfg
 
 
 def unused_groups(cfg: DictConfig) -> set[str]:
@@ -64,6 +70,14 @@ def unused_groups(cfg: DictConfig) -> set[str]:
         unused -= found
         text = str([raw.get(group) for group in found])
     return unused
+
+
+def without_unused(cfg: DictConfig) -> DictConfig:
+    """A copy of a config in which the groups that nothing refers to are null."""
+    cfg = copy.deepcopy(cfg)
+    for group in unused_groups(cfg):
+        cfg[group] = None
+    return cfg
 
 
 def _check_used(cfg: DictConfig) -> None:

@@ -93,7 +93,7 @@ def one_line(error: BaseException) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        hint = _suggest(name, error.options) if error.options else " --help lists the choices."  # none for [a,b]
+        hint = suggest(name, error.options) if error.options else " --help lists the choices."  # none for [a,b]
         return f"{group}={name}: no such choice." + hint
     if isinstance(error, InstantiationException):
         where = re.search(r"full_key: (\S+)", str(error))
@@ -108,7 +108,7 @@ def one_line(error: BaseException) -> str:
         if "not in struct" in str(cause) and isinstance(parent, DictConfig):
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
-            return f"{key}: no such option." + _suggest(key, names) + f" To add a new one: +{key}=..."
+            return f"{key}: no such option." + suggest(key, names) + f" To add a new one: +{key}=..."
     if isinstance(error, OSError) and error.errno in _DISK:
         what = error.filename or "hydra.run.dir"
         return f"{what}: {error.strerror}; mend that, or name another folder; saved work can be resumed with resume="
@@ -119,7 +119,7 @@ def one_line(error: BaseException) -> str:
     return text
 
 
-def _suggest(word: str, choices: Iterable[str]) -> str:
+def suggest(word: str, choices: Iterable[str]) -> str:
     names = [str(choice) for choice in choices]
     close = difflib.get_close_matches(word, names, n=1)
     return (f" Did you mean {close[0]}?" if close else "") + f" Choices: {', '.join(names)}."

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from runlab.config.check import without_unused
 from runlab.config.messages import one_line
 from runlab.config.processes import in_sweep, rank_zero
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
@@ -71,6 +72,8 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) ->
         folder, command = os.path.relpath(run_dir), "tensorboard"
         if not shutil.which(command):
             command = os.path.relpath(Path(sys.executable).with_name(command))
+        if tested := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
+            print(f"test metrics   {tested}")
         print(f"run folder     {folder}\ndashboard      {command} --logdir {folder}", flush=True)
     return metrics
 
@@ -88,6 +91,7 @@ def write_failure(run_dir: Path, status: str, error: Exception) -> str:
 
 
 def _record(cfg: DictConfig) -> str:
+    cfg = without_unused(cfg)
     return OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None, "run_dir": "${hydra:runtime.output_dir}"}))
 
 

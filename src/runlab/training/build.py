@@ -19,11 +19,12 @@ from runlab.config.messages import UserError, one_line
 from runlab.config.processes import launched_processes
 from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import RunState
-from runlab.training.checks import CheckFinite, CheckMonitors
+from runlab.training.checks import CheckFinite, CheckMonitors, CheckShared
 from runlab.training.epoch_metrics import SaveEpochMetrics
 from runlab.training.gradients import SaveGradients
 from runlab.training.lean_loop import use_lean_loop
 from runlab.training.logging_step import LogOncePerEpoch
+from runlab.training.process_means import use_process_means
 from runlab.training.schedulers import CheckSchedule
 
 
@@ -61,6 +62,7 @@ def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
     trainer: Trainer = build(cfg.trainer, callbacks=[*callbacks.values(), *_engine(cfg, callbacks)], logger=loggers)
     use_lean_loop(trainer, cfg.seed, cfg.fast_loop)
     use_resumable_loaders(trainer, cfg.seed)
+    use_process_means(trainer)
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # else deterministic mode writes every new tensor twice
     wanted, cores = trainer.num_devices, os.cpu_count() or 1
@@ -84,6 +86,7 @@ def _engine(cfg: DictConfig, callbacks: dict[str, Any]) -> list[Callback]:
         LogOncePerEpoch(),
         CheckMonitors(cfg.monitor),
         CheckFinite(hint),
+        CheckShared(),
         CheckSchedule(),
         SaveGradients(),
         SaveEpochMetrics(),

@@ -15,6 +15,7 @@ from runlab.config.messages import Diverged
 from runlab.config.processes import in_sweep
 from runlab.data.connector import unresumable
 from runlab.runs.files import atomic_write
+from runlab.training.schedulers import step_plateau
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -67,7 +68,7 @@ class LastCheckpoint(Checkpoint):
             trainer.fit_loop.epoch_loop.after_batch.append(partial(self._save_at_end, trainer))
 
     def _save_at_end(self, trainer: Trainer) -> None:
-        if trainer.fit_loop.epoch_loop.ends_training() and not unresumable(trainer):  # type: ignore[attr-defined]
+        if trainer.fit_loop.epoch_loop.ends_training() and not unresumable(trainer):
             trainer.save_checkpoint(self.path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -87,21 +88,23 @@ class RunState(Callback):
     def __init__(self, configured: list[tuple[Callback, dict[str, Any]]], stopping: str, hint: str) -> None:
         self.configured, self.stopping, self.hint = configured, stopping, hint
         self.loaded: dict[str, Any] = {}  # the metrics of the checkpoint that is resumed
-        self.resumed = False
+        self.resumed: dict[str, Any] = {}  # the checkpoint that is resumed
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
             raise Diverged(f"weights are not finite at optimizer step {trainer.global_step}; {self.hint}")
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
         checkpoint["metrics"] = metrics or self.loaded
+        epochs: Any = trainer.fit_loop.epoch_progress.current
         inside_epoch = trainer.training and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         checkpoint["run"] = {
             "stopped_by": self.stopping if trainer.should_stop else None,
             "resumable": not (inside_epoch and unresumable(trainer)),
+            "epoch_done": epochs.processed == epochs.ready,
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        self.loaded, self.resumed = checkpoint["metrics"], True
+        self.loaded, self.resumed = checkpoint["metrics"], checkpoint
         if checkpoint["run"]["stopped_by"] == self.stopping:
             trainer.should_stop = True
         for callback, arguments in self.configured:
@@ -109,10 +112,21 @@ class RunState(Callback):
                 state.update({name: value for name, value in arguments.items() if name in state})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        checkpoint, self.resumed = self.resumed, {}
+        if not checkpoint:
+            return
         # A schedule over the whole run has Lightning set the data up before it has loaded where they stood.
-        if self.resumed:
-            trainer.fit_loop._load_combined_loader_states()
-            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # it is set by now
+        loop = trainer.fit_loop
+        assert loop._combined_loader is not None
+        assert loop._data_fetcher is not None
+        loop._combined_loader.reset()
+        loop._load_combined_loader_states()
+        iter(loop._data_fetcher)
+        # Lightning passes over ReduceLROnPlateau at the end of the epoch in which a run was resumed.
+        if checkpoint["run"]["epoch_done"]:
+            step_plateau(trainer, checkpoint["epoch"], checkpoint["metrics"])
+        else:
+            loop._restarting = False
 
 
 def best_path(trainer: Trainer, monitor: str | None) -> Path | None:

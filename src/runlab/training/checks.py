@@ -1,4 +1,4 @@
-"""Checks of a running task: its numbers are finite, and what is monitored is logged."""
+"""Checks of a running task: its numbers are finite, what is monitored is logged, processes share the data."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from runlab.config.messages import Diverged, UserError
+from runlab.data.connector import unresumable
 from runlab.training.logging_step import logs_this_batch
+from runlab.training.processes import of_each_process
 
 
 class CheckFinite(Callback):
@@ -44,9 +46,16 @@ class CheckMonitors(Callback):
                 raise UserError(f"monitor={monitor}: the validation logs {names}; choose one of them, or monitor=null")
 
 
-def same_on_all(trainer: Trainer, batch: Any) -> bool:
-    """Whether all processes have got the same batch, as where a stream of data is not shared out among them."""
-    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
-    mine = sum((t.double().sum() for t in tensors), torch.zeros((), dtype=torch.float64))
-    every: Any = trainer.strategy.all_gather(mine.to(trainer.strategy.root_device))
-    return bool((every == every[0]).all())
+class CheckShared(Callback):
+    """`UserError` where all processes get the same training batch, as of a stream that nobody has shared out."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        if trainer.world_size == 1 or batch_idx > 0 or not (loaders := unresumable(trainer)):
+            return
+        tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
+        sums = str([tensor.double().sum().item() for tensor in tensors])
+        if len(set(of_each_process(trainer, sums))) == 1:
+            raise UserError(
+                f"training data ({', '.join(loaders)}): all {trainer.world_size} processes get the same batches; share"
+                " them out by torch.distributed.get_rank(), or take trainer.devices=1"
+            )

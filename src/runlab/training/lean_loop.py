@@ -10,10 +10,10 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 
 from runlab.data.seeding import seed_all
 from runlab.training.lean_step import LeanStep, is_common_case
+from runlab.training.process_means import ProcessResults
 
 
 def use_lean_loop(trainer: L.Trainer, seed: int, fast: bool) -> None:
@@ -192,7 +192,7 @@ class _SeedingFetcher:
         return getattr(self._fetcher, name)
 
 
-class _Results(_ResultCollection):
+class _Results(ProcessResults):
     """The values logged in training; knows whether any has come since the connector was last told."""
 
     changed = True

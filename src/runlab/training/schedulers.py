@@ -64,6 +64,14 @@ def _optimizer_steps(trainer: Trainer) -> int:
     return int(steps)
 
 
+def step_plateau(trainer: Trainer, epoch: int, metrics: dict[str, float]) -> None:
+    """Step the schedulers that watch a metric for an epoch, from 0, that ended with `metrics`."""
+    for config in trainer.lr_scheduler_configs:
+        due = config.reduce_on_plateau and config.interval == "epoch" and (epoch + 1) % config.frequency == 0
+        if due and config.monitor in metrics:
+            config.scheduler.step(metrics[config.monitor])  # type: ignore[arg-type]  # ReduceLROnPlateau takes it
+
+
 class CheckSchedule(Callback):
     """Looks at the schedule of a resumed run that is longer than it was when the schedule was made.
 

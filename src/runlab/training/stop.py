@@ -66,7 +66,7 @@ class StopOnSignal(Callback):
 
     def _after_batch(self, trainer: Trainer) -> None:
         # Not called after an epoch's last batch. Several ranks agree now and then.
-        if trainer.fit_loop.epoch_loop.ends_training():  # type: ignore[attr-defined]
+        if trainer.fit_loop.epoch_loop.ends_training():
             return
         if trainer.world_size == 1:
             if self.signum:
