@@ -81,4 +81,7 @@ class ImageClassifier(LightningModule):
 
     @user_errors("optimizer")
     def configure_optimizers(self) -> Any:
-        return with_scheduler(self.optimizer(self.parameters()), self.scheduler, self.trainer)
+        trained = [
+            parameter for parameter in self.parameters() if parameter.requires_grad
+        ]  # all, or what is not frozen
+        return with_scheduler(self.optimizer(trained), self.scheduler, self.trainer)

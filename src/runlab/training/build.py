@@ -21,8 +21,8 @@ from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import RunState
 from runlab.training.checks import CheckFinite, CheckMonitors, CheckShared
 from runlab.training.epoch_metrics import SaveEpochMetrics
+from runlab.training.fit_loop import use_resumable_loops
 from runlab.training.gradients import SaveGradients
-from runlab.training.lean_loop import use_lean_loop
 from runlab.training.logging_step import LogOncePerEpoch
 from runlab.training.process_means import use_process_means
 from runlab.training.schedulers import CheckSchedule
@@ -60,7 +60,7 @@ def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
     """
     callbacks: dict[str, Any] = build(cfg.callbacks)
     trainer: Trainer = build(cfg.trainer, callbacks=[*callbacks.values(), *_engine(cfg, callbacks)], logger=loggers)
-    use_lean_loop(trainer, cfg.seed, cfg.fast_loop)
+    use_resumable_loops(trainer, cfg.seed, cfg.fast_loop)
     use_resumable_loaders(trainer, cfg.seed)
     use_process_means(trainer)
     deterministic: Any = torch.utils.deterministic

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from runlab.config.messages import Diverged
+from runlab.config.messages import Diverged, UserError
 from runlab.config.processes import in_sweep
 from runlab.data.connector import unresumable
 from runlab.runs.files import atomic_write
@@ -90,7 +90,7 @@ class RunState(Callback):
         self.loaded: dict[str, Any] = {}  # the metrics of the checkpoint that is resumed
         self.resumed: dict[str, Any] = {}  # the checkpoint that is resumed
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
             raise Diverged(f"weights are not finite at optimizer step {trainer.global_step}; {self.hint}")
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
@@ -101,32 +101,34 @@ class RunState(Callback):
             "stopped_by": self.stopping if trainer.should_stop else None,
             "resumable": not (inside_epoch and unresumable(trainer)),
             "epoch_done": epochs.processed == epochs.ready,
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "frozen": [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad],
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         self.loaded, self.resumed = checkpoint["metrics"], checkpoint
         if checkpoint["run"]["stopped_by"] == self.stopping:
             trainer.should_stop = True
+        present = {callback.state_key: type(callback).__name__ for callback, _ in self.configured}
+        for key in checkpoint["callbacks"].keys() - present:
+            if (name := key.partition("{")[0]) in present.values():
+                raise UserError(f"callbacks: the run to resume has a {key}; leave what this {name} watches as it was")
         for callback, arguments in self.configured:
             if state := checkpoint["callbacks"].get(callback.state_key):
                 state.update({name: value for name, value in arguments.items() if name in state})
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         checkpoint, self.resumed = self.resumed, {}
         if not checkpoint:
             return
-        # A schedule over the whole run has Lightning set the data up before it has loaded where they stood.
-        loop = trainer.fit_loop
-        assert loop._combined_loader is not None
-        assert loop._data_fetcher is not None
-        loop._combined_loader.reset()
-        loop._load_combined_loader_states()
-        iter(loop._data_fetcher)
-        # Lightning passes over ReduceLROnPlateau at the end of the epoch in which a run was resumed.
-        if checkpoint["run"]["epoch_done"]:
+        run, parameters = checkpoint["run"], pl_module.named_parameters()
+        for name, parameter in parameters:
+            parameter.requires_grad_(name not in run["frozen"])
+        # Lightning steps ReduceLROnPlateau after the checkpoint, and calls no hook of an epoch's start within an epoch.
+        if run["epoch_done"]:
             step_plateau(trainer, checkpoint["epoch"], checkpoint["metrics"])
         else:
-            loop._restarting = False
+            trainer.accumulate_grad_batches = run["accumulate_grad_batches"]
 
 
 def best_path(trainer: Trainer, monitor: str | None) -> Path | None:

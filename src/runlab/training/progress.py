@@ -55,6 +55,7 @@ def filter_warnings() -> None:
         "Total length of .* across ranks is zero",  # no validation data is a choice
         "The `srun` command is available on your system but is not used",  # where SLURM is, not every run is its job
         "The number of training batches .* is smaller than the logging interval",  # LogOncePerEpoch lowers that
+        "Be aware that when using `ckpt_path`",  # dropping one is a choice; RunState sees to the others
         "It is recommended to use `self.log.*sync_dist=True",  # epoch_metrics.py averages over processes
     ):
         warnings.filterwarnings("ignore", message)
