@@ -69,6 +69,7 @@ rename:  ## make the template yours: make rename NAME=my_project
 	@! $(PYTHON) -c "import $(NAME)" 2>/dev/null || \
 		{ echo "NAME=$(NAME): Python has a module of that name already, give another" >&2; exit 1; }
 	mv src/$(PACKAGE) src/$(NAME)
+	perl -pi -e 's/^\{\}$$//' conf/renamed.yaml && echo "$(PACKAGE): $(NAME)" >> conf/renamed.yaml
 	grep -rlIw $(PACKAGE) . --exclude-dir=.git --exclude-dir=.venv --exclude-dir=runs | xargs perl -pi -e \
 		's{\b$(PACKAGE)(?=[./][a-z_])|(?<=src/)$(PACKAGE)\b|(?<=from )$(PACKAGE)\b|(?<=^name = ")$(PACKAGE)\b|(?<=^# )$(PACKAGE)\b|(?<=^PACKAGE := )$(PACKAGE)\b}{$(NAME)}g'
 	rm -rf src/*.egg-info .venv/ready

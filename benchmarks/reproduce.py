@@ -7,14 +7,12 @@ import json
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from runlab.config.messages import UserError, report_errors
 from runlab.runs import checkpoints
-from runlab.runs.files import RECORD
+from runlab.runs.record import read_record
 from train import train
 
 
@@ -36,7 +34,7 @@ def differences(first: Path, second: Path) -> list[str]:
 def main(run: Path) -> int:
     if not (run / "metrics.json").exists():
         raise UserError(f"RUN={run}: no finished run, as in make reproduce RUN=runs/default/...")
-    cfg: Any = OmegaConf.load(run / RECORD)
+    cfg = read_record(run)
     if not cfg.fit:
         raise UserError(f"RUN={run}: an evaluation, nothing was trained there; name the run that it evaluated")
     cfg.run_dir = str(Path("runs/reproduce") / datetime.now().strftime("%Y%m%d-%H%M%S-%f"))

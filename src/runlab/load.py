@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from runlab.config.messages import UserError
 from runlab.runs import checkpoints
 from runlab.runs.files import METRICS, RECORD
+from runlab.runs.record import read_record
 from runlab.training.build import build_task
 
 
@@ -28,7 +29,7 @@ def load_run(run_dir: str | Path, device: str = "cpu") -> Run:
     run_dir = Path(run_dir)
     if not ((run_dir / RECORD).exists() and (run_dir / METRICS).exists()):
         raise UserError(f"{run_dir}: no finished run, it lacks {RECORD} or {METRICS}; resume it with resume=")
-    config: Any = OmegaConf.load(run_dir / RECORD)
+    config = read_record(run_dir)
     config.run_dir = str(run_dir)
     metrics = json.loads((run_dir / METRICS).read_text())
     data, task = build_task(config)

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from runlab.config.messages import UserError
-from runlab.runs.files import CHECKPOINTS, RECORD, atomic_write
+from runlab.runs.files import CHECKPOINTS, atomic_write
+from runlab.runs.record import read_record
 
 FIXED = (
     "data",
@@ -91,7 +92,7 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
         return None
     if (epoch := load(last)["epoch"]) >= cfg.trainer.max_epochs != -1:
         raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run to resume has done {epoch + 1}")
-    record = OmegaConf.merge(OmegaConf.load(run_dir / RECORD), {"run_dir": cfg.run_dir})
+    record = OmegaConf.merge(read_record(run_dir), {"run_dir": cfg.run_dir})
     old, new = (cast("dict[str, Any]", OmegaConf.to_container(part, resolve=True)) for part in (record, cfg))
     if old["seed"] != new["seed"]:
         raise UserError(f"seed={new['seed']}: the run to resume has {old['seed']}")

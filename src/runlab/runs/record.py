@@ -12,20 +12,53 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.check import without_unused
-from runlab.config.messages import one_line
+from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
+
+RENAMED = Path(__file__).parents[3] / "conf/renamed.yaml"
+
+
+def read_record(run_dir: Path) -> DictConfig:
+    """The config that a run was made with, with the new names of packages that were renamed since.
+
+    `UserError` where it is missing or damaged.
+    """
+    path = run_dir / RECORD
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: the run's config is missing or damaged; restore it, or begin a new run") from error
+    if not isinstance(config, DictConfig) or "task" not in config:
+        raise UserError(f"{path}: no config of a run; restore it, or begin a new run")
+    names = yaml.safe_load(RENAMED.read_text()) if RENAMED.exists() else {}
+    return OmegaConf.create(_renamed(OmegaConf.to_container(config, resolve=False), names))
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """A config with the package of each `_target_` as it is called now."""
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _renamed(item, names) for key, item in value.items()}
+    package, _, rest = str(value.get("_target_")).partition(".")
+    while package in names:
+        package = names[package]
+        value["_target_"] = f"{package}.{rest}"
+    return value
 
 
 def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
     """The metrics of a run that is finished and whose config is `cfg`; None for any other."""
-    if not (run_dir / METRICS).exists() or (run_dir / RECORD).read_text() != _record(cfg):
+    if not (run_dir / METRICS).exists() or OmegaConf.to_yaml(read_record(run_dir)) != _record(cfg):
         return None
     metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text())
     return metrics

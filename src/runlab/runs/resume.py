@@ -12,6 +12,7 @@ from runlab.config.messages import UserError, suggest
 from runlab.config.resolvers import quoted
 from runlab.config.startup import fast_imports
 from runlab.runs.files import RECORD
+from runlab.runs.record import read_record
 
 _typed_plain: set[str] = set()  # the keys that `expand_resume` has given a ++
 
@@ -55,8 +56,7 @@ def with_record(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """The config that the run folder `cfg.resume` was made with, and on it the overrides of this command."""
     if cfg.resume in (None, "auto"):
         return cfg
-    folder, record = Path(cfg.resume), OmegaConf.load(Path(cfg.resume) / RECORD)
-    assert isinstance(record, DictConfig)
+    folder, record = Path(cfg.resume), read_record(Path(cfg.resume))
     for override in OverridesParser.create().parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
         typed = str(override.input_line).removeprefix("++" if key in _typed_plain else "")
