@@ -53,9 +53,9 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
     fontsize = min(14.0, max(140 / size, 8.0), 14 * 14 / max(longest, 14))
     slanted, name = longest > 3, longest * LETTER * fontsize
     left, top, below = 44 + round(name), 36, round(0.75 * name if slanted else LINE * fontsize) + 40
-    beside = 4.5 * LETTER * fontsize
-    cell = max(round(min(SIDE - left - beside, SIDE - top - below) / size), CELL)
-    side = max(SIDE, left + size * cell + round(beside), top + size * cell + below)
+    beside, side = 4.5 * LETTER * fontsize, SIDE
+    if (cell := round(min(SIDE - left - beside, SIDE - top - below) / size)) < CELL:
+        cell, side = CELL, size * CELL + max(left + round(beside), top + below)
     end, middle = size * cell, [cell * (number + 0.5) for number in range(size)]
     texts: list[Label] = []
     small = min(fontsize, 0.95 * cell / (LETTER * max(1, *map(len, cells.flat))))
