@@ -21,13 +21,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 from torchvision.datasets import CIFAR10, EMNIST, ImageFolder
+from torchvision.transforms.v2 import RandomRotation
 
 from runlab.config.messages import UserError
 from runlab.data.targets import inputs_and_targets, mixed_order, stratified_split, visible_targets
 from runlab.load import load_run
 from train import train
 
-SMALL = ["data.val_size=20", "data.batch_size=20", "trainer.max_epochs=1"]
+SMALL = ["data.val_size=20", "data.batch_size=20", "trainer.max_epochs=1", "trainer.log_every_n_steps=1"]
 SHAPES = {"usps": (1, 16, 16), "svhn": (3, 32, 32), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
 
 
@@ -127,12 +128,12 @@ def test_every_split_of_emnist(build: Any, make: Any, composed: Compose, split: 
         "byclass": ("0", "z"),
     }.get(split, ("0", "t"))
     assert instantiate(composed(*arguments).model).linear.out_features == ROTATED[split]
-    upright = data.eval_transform(data.train_set.inputs)  # the files have rows and columns exchanged
-    assert torch.equal(upright, (data.train_set.inputs.mT.float() / 255 - 0.5) / 0.5)
+    upright = (data.eval_transform(data.train_set.inputs) * 127.5 + 127.5).round().to(torch.uint8)
+    assert torch.equal(upright, data.train_set.inputs.mT)  # the files have rows and columns exchanged
 
 
 def test_an_unknown_split_is_said(build: Any, make: Any) -> None:
-    with pytest.raises(Exception, match="data.dataset.split=words: no such choice. Choices: byclass, .*mnist"):
+    with pytest.raises(Exception, match=r"data.dataset.split=words: no such choice. Choices: byclass, .*mnist"):
         build(*make("emnist"), "data.dataset.split=words")
 
 
@@ -192,7 +193,7 @@ def test_a_wrong_archive_is_said(build: Any, make: Any, tmp_path: Path, name: st
     if fault == "damaged":
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    with pytest.raises(UserError, match="data.root") as caught:
+    with pytest.raises(UserError, match=r"data.root") as caught:
         build(*arguments)
     assert str(path.parent) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -236,7 +237,7 @@ def test_networks_for_mnist_are_those_that_they_were(composed: Compose, model: s
     state = instantiate(composed(f"model={model}").model).state_dict()
     torch.manual_seed(0)
     if model == "linear":
-        layers = {"linear": torch.nn.Linear(784, 10)}
+        layers: dict[str, torch.nn.Module] = {"linear": torch.nn.Linear(784, 10)}
     elif model == "mlp":
         layers = {"1": torch.nn.Linear(784, 256), "4": torch.nn.Linear(256, 256), "7": torch.nn.Linear(256, 10)}
     else:
@@ -355,7 +356,7 @@ def test_a_folder_that_is_none_is_said_by_the_command(quick_cli: Any, tmp_path: 
     (tmp_path / "empty").mkdir()
     answer = quick_cli("data=image_folder", f"data.root={tmp_path}/{root}")
     assert answer.returncode == 1
-    assert len(answer.stderr.splitlines()) == 1
+    assert "Traceback" not in answer.stderr
     assert re.search(words, answer.stderr)
 
 
@@ -397,7 +398,9 @@ def test_mixed_order_spreads_each_class_evenly() -> None:
     for start in range(0, 100, 10):
         share = targets[order[start : start + 10]].bincount(minlength=3)
         assert (share - torch.tensor([6, 3, 1])).abs().max() <= 1
-    with pytest.raises(UserError, match="data.test_size=0.5 data.val_size=50: leaves none of 100 samples for training"):
+    with pytest.raises(
+        UserError, match=r"data.test_size=0.5 data.val_size=50: leaves none of 100 samples for training"
+    ):
         stratified_split(targets, 0, 0.5, 50, None, None)
 
 
@@ -415,16 +418,16 @@ class Mine(LightningDataModule):
         hidden: bool = False,
         form: str = "pair",
         loaders: int = 1,
-        missing: int = -1,
-        scale: float = 1.0,
+        missing: int | None = None,
     ) -> None:
         super().__init__()
         self.num_classes, self.batch_size, self.loaders = num_classes, batch_size, loaders
         self.class_names = [str(i) for i in range(num_classes)]
         x = torch.rand(640, channels, side, side, generator=torch.Generator().manual_seed(0))
         y = (x.mean((1, 2, 3)) * 1e4).long() % num_classes + first_label
-        y[y == missing] = (missing + 1) % num_classes
-        self.set: Any = TensorDataset(x * scale, y)
+        if missing is not None:
+            y[y == missing] = missing + 1
+        self.set: Any = TensorDataset(x, y)
         if hidden or form != "pair":
             self.set = Hidden(self.set, form)
 
@@ -461,7 +464,7 @@ def mine(composed: Compose) -> Callable[..., Any]:
     """A config with `Mine` in place of the shipped data."""
 
     def mine(*overrides: str, **arguments: Any) -> Any:
-        cfg = composed("trainer.max_epochs=1", "logger=none", *overrides)
+        cfg = composed("trainer.max_epochs=1", "trainer.log_every_n_steps=1", "logger=none", *overrides)
         OmegaConf.set_struct(cfg, False)
         cfg.data = {"_target_": "test_datasets.Mine", "num_classes": 10, "batch_size": 64, **arguments}
         return cfg
@@ -484,7 +487,7 @@ def test_labels_that_are_no_classes_are_said(
 def test_a_label_that_comes_late_is_said_too(mine: Any) -> None:
     cfg = mine("trainer.num_sanity_val_steps=0", num_classes=10, hidden=True)
     cfg.data._target_ = "test_datasets.Late"
-    with pytest.raises(UserError, match="labels must be 0 to 9, found 10$"):
+    with pytest.raises(UserError, match=r"labels must be 0 to 9, found 10$"):
         train(cfg)
 
 
@@ -513,7 +516,7 @@ class Floats(Mine):
 
 
 def test_a_class_without_samples_is_said_and_trains(mine: Any, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="no training sample has label 3$") as caught:
+    with pytest.warns(UserWarning, match=r"no training sample has label 3$") as caught:
         metrics = train(mine("logger=tensorboard", missing=3))
     assert len([warning for warning in caught if "no training sample" in str(warning.message)]) == 1
     assert all(np.isfinite(value) for name, value in metrics.items() if "/" in name)
@@ -615,25 +618,33 @@ ROTATION = (
 def test_random_transforms_draw_once_a_batch_or_once_an_image(
     composed: Compose, monkeypatch: pytest.MonkeyPatch, per_image: bool
 ) -> None:
-    from torchvision.transforms.v2 import functional
-
     angles: list[float] = []
-    rotate = functional.rotate
+    draw = RandomRotation.make_params
 
-    def noted(images: Any, angle: float, **options: Any) -> Any:
-        angles.append(angle)
-        return rotate(images, angle, **options)
+    def noted(transform: Any, inputs: list[Any]) -> dict[str, Any]:
+        drawn: dict[str, Any] = draw(transform, inputs)
+        angles.append(drawn["angle"])
+        return drawn
 
-    monkeypatch.setattr(functional, "rotate", noted)
-    train(composed(ROTATION, f"data.per_image={per_image}", "trainer.max_steps=2", "logger=none", "data.batch_size=16"))
+    monkeypatch.setattr(RandomRotation, "make_params", noted)
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.log_every_n_steps=1", "logger=none"]
+    train(composed(ROTATION, f"data.per_image={per_image}", "data.batch_size=16", *short))
     assert len(set(angles)) == len(angles) == (32 if per_image else 2)
 
 
 def test_images_one_by_one_give_the_same_by_transforms_that_draw_nothing(composed: Compose, tmp_path: Path) -> None:
     def weights(per_image: bool) -> torch.Tensor:
         run_dir = f"run_dir={tmp_path}/{per_image}"
-        train(composed(f"data.per_image={per_image}", "trainer.max_steps=20", "logger=none", run_dir))
+        train(
+            composed(
+                f"data.per_image={per_image}",
+                "trainer.limit_train_batches=50",
+                "trainer.max_epochs=1",
+                "logger=none",
+                run_dir,
+            )
+        )
         checkpoint = torch.load(tmp_path / str(per_image) / "checkpoints/last.ckpt", weights_only=True)
-        return checkpoint["state_dict"]["network.linear.weight"]  # type: ignore[no-any-return]
+        return checkpoint["state_dict"]["network.linear.weight"]
 
     assert torch.equal(weights(True), weights(False))

@@ -77,8 +77,8 @@ class ImageClassifier(LeanModule):
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         try:
-            return F.cross_entropy(logits, labels)
-        except (IndexError, RuntimeError):  # a label of another class, or of another type
+            return F.cross_entropy(logits, labels.long())  # also from int32
+        except IndexError:  # a label of no class
             check_classes(labels, self.num_classes, "labels")
             raise
 
@@ -109,9 +109,9 @@ class ImageClassifier(LeanModule):
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
         for number, metric in enumerate(self.counts[stage]):
-            counts, alone = metric.compute(), len(self.counts[stage]) == 1
-            name = f"{stage}/acc" if alone else f"{stage}/acc/dataloader_idx_{number}"  # as self.log has it in a step
-            self.log(name, counts.trace() / counts.sum(), prog_bar=True)
+            counts, several = metric.compute(), len(self.counts[stage]) > 1
+            name = f"{stage}/acc/dataloader_idx_{number}" if several else f"{stage}/acc"  # as self.log does in a step
+            self.log(name, counts.trace() / counts.sum(), prog_bar=True, add_dataloader_idx=False)
         self.log("step", float(self.global_step))  # Lightning's x axis for this epoch's metrics; figures have the same
 
     def on_test_epoch_end(self) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 SIDE = 700  # pixels, of a confusion matrix at least; TensorBoard's cards shrink that to half, where 14 pt is still read
-CELL, SMALLEST = 15, 6.0  # pixels of a confusion matrix's cell, and pt of the number in it, at least
+CELL, SMALLEST = 17, 6.0  # pixels of a confusion matrix's cell, and pt of the number in it, at least
 DPI = 100
 LETTER = 0.62 * DPI / 72  # pixels that a letter of 1 pt is wide, rather more than less
 LINE = 1.3 * DPI / 72  # pixels that a line of 1 pt is high
@@ -35,8 +35,8 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
         normalize: write each cell as a percentage of its row instead of its count.
 
     Returns:
-        A square figure of 700 pixels, or more for many classes, whose cells have no numbers if these would be too small
-        to read. Its texts are the cells', row by row, then recalls, names, title and labels.
+        A square figure of 700 pixels, or for many classes a larger one without numbers in its cells. Its texts are the
+        cells', row by row, then recalls, names, title and labels.
     """
     size = len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -51,7 +51,8 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
 
     longest = max(map(len, class_names))
     fontsize = min(14.0, max(140 / size, 8.0), 14 * 14 / max(longest, 14))
-    slanted, name = longest > 3, longest * LETTER * fontsize
+    name = longest * LETTER * fontsize
+    slanted = longest > 3 or name > max(CELL, (SIDE - 100) / size)
     left, top, below = 44 + round(name), 36, round(0.75 * name if slanted else LINE * fontsize) + 40
     beside, side = 4.5 * LETTER * fontsize, SIDE
     if (cell := round(min(SIDE - left - beside, SIDE - top - below) / size)) < CELL:
@@ -60,7 +61,9 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
     texts: list[Label] = []
     small = min(fontsize, 0.95 * cell / (LETTER * max(1, *map(len, cells.flat))))
     fit = {"fontsize": small, "ha": "center"}
-    for (row, column), text in np.ndenumerate(cells if small >= SMALLEST else np.full_like(cells, "")):
+    if small < SMALLEST or side > SIDE:  # of so many numbers none would be read
+        cells = np.full_like(cells, "")
+    for (row, column), text in np.ndenumerate(cells):
         color = "white" if diagonal[row, column] and shares[row, column] > 0.4 else "black"
         texts.append((left + middle[column], top + middle[row], text, fit | {"color": color}))
     grey, right_of = {"fontsize": 0.8 * fontsize, "color": "0.3", "ha": "left"}, left + end + 6

@@ -115,10 +115,12 @@ def channels_first(data: Any) -> Tensor:
 
     It may be `(N, H, W)`, `(N, H, W, C)` with C = 1 or 3, or `(N, C, H, W)`.
     """
-    inputs = torch.as_tensor(data if isinstance(data, Tensor) else np.stack(data))
+    inputs = torch.as_tensor(data if isinstance(data, Tensor | np.ndarray) else np.stack(data))
     if inputs.ndim == 3:
-        return inputs.unsqueeze(1)
-    return inputs.movedim(-1, 1).contiguous() if inputs.shape[-1] in (1, 3) else inputs
+        inputs = inputs.unsqueeze(1)
+    elif inputs.shape[-1] in (1, 3):
+        inputs = inputs.movedim(-1, 1)
+    return inputs.contiguous()
 
 
 def emnist_classes(split: str) -> int:
