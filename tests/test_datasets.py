@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,9 +82,7 @@ def test_every_model_trains_on_every_data_set(
     composed: Compose, tmp_path: Path, make: Any, name: str, model: str
 ) -> None:
     cfg = composed(*make(name), *SMALL[2:], f"model={model}", "logger=none" if model != "linear" else "logger=csv")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "no training sample has label")  # EMNIST's and CIFAR's many, in few samples
-        metrics = train(cfg)
+    metrics = train(cfg)
     names, matrix = counts(tmp_path / "run")
     test = 20 if name == "image_folder" else TEST
     assert matrix.sum() == test
@@ -515,12 +512,21 @@ class Floats(Mine):
         self.set = TensorDataset(self.set.tensors[0], self.set.tensors[1].float())
 
 
-def test_a_class_without_samples_is_said_and_trains(mine: Any, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"no training sample has label 3$") as caught:
-        metrics = train(mine("logger=tensorboard", missing=3))
-    assert len([warning for warning in caught if "no training sample" in str(warning.message)]) == 1
+def test_a_class_without_samples_is_said_and_trains(
+    mine: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = train(mine("logger=tensorboard", missing=3))
+    assert [record.message for record in caplog.records] == ["no training sample has label 3"]
     assert all(np.isfinite(value) for name, value in metrics.items() if "/" in name)
     assert counts(tmp_path / "run")[1][3].sum() == 0
+
+
+def test_a_class_folder_without_files_is_said_in_a_line(cli: Any, make: Any, tmp_path: Path) -> None:
+    arguments = make("image_folder")
+    (tmp_path / "data/yellow").mkdir()
+    answer = cli(*arguments, *SMALL[2:], "logger=none")
+    assert (answer.returncode, answer.stderr) == (0, "no training sample has label 3\n")
+    assert counts(tmp_path / "run")[0] == ["blue", "green", "red", "yellow"]
 
 
 def test_targets_are_seen_where_they_can_be() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from digits import figures
 from runlab.config.processes import in_sweep
-from runlab.data.outputs import GatheredTest
+from runlab.data.outputs import Predictions
 from runlab.data.targets import inputs_and_targets
 from runlab.runs.files import atomic_write
 from runlab.tracking.log import log_image, log_text, tensorboards
@@ -114,7 +114,7 @@ class TrainBatch(Callback):
             log_image(trainer, "train/batch", figures.pixels(figure))
 
 
-class Mistakes(GatheredTest):
+class Mistakes(Predictions):
     """Draws the `count` test images that the network is most sure of and wrong about."""
 
     def __init__(self, count: int) -> None:
@@ -134,7 +134,7 @@ class Mistakes(GatheredTest):
         log_image(trainer, "test/mistakes", figures.pixels(figure))
 
 
-class PRCurves(GatheredTest):
+class PRCurves(Predictions):
     """Gives TensorBoard a precision-recall curve of each class on the test set."""
 
     def gather(self, logits: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002

@@ -1,10 +1,10 @@
 """The task: a network that classifies images, how it is trained and measured."""
 
+import logging
 from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -15,6 +15,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from runlab.config.messages import Diverged, UserError, user_errors
 from runlab.data.targets import check_classes, check_loaders, inputs_and_targets
 from runlab.training.overhead import LeanModule
+
+log = logging.getLogger(__name__)
 
 
 class ImageClassifier(LeanModule):
@@ -90,8 +92,9 @@ class ImageClassifier(LeanModule):
             raise UserError(f"the network takes {takes}, the data has {shape}; see data.channels, data.size or model")
 
     def on_train_start(self) -> None:
-        if missing := check_loaders(self.trainer.train_dataloader, self.num_classes, "labels"):
-            rank_zero_warn(f"no training sample has label {', '.join(map(str, missing))}")
+        missing = check_loaders(self.trainer.train_dataloader, self.num_classes, "labels")
+        if missing and self.trainer.is_global_zero:
+            log.warning("no training sample has label %s", ", ".join(map(str, missing)))
 
     def on_validation_epoch_start(self) -> None:
         self._begin("val", self.trainer.val_dataloaders)

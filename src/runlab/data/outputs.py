@@ -10,7 +10,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from runlab.data.targets import inputs_and_targets
 
 
-class GatheredTest(Callback):
+class Predictions(Callback):
     """Calls `gather(outputs, inputs, targets)` of a subclass with each test batch, where `test_step` gave the outputs.
 
     At the end `show(trainer, *columns)` gets all that it returned, of all loaders and devices, on the first one's CPU.
