@@ -216,6 +216,16 @@ def test_what_cannot_be_read_so_is_said(build: Any, tmp_path: Path, overrides: l
         build(f"data.root={tmp_path}", *overrides)
 
 
+class Empty:
+    def __init__(self, root: str, train: bool) -> None:
+        pass
+
+
+def test_a_class_that_holds_nothing_is_said(build: Any) -> None:
+    with pytest.raises(UserError, match=r"Empty does not hold `data` and `targets`; take data=image_folder"):
+        build("data.dataset._target_=test_datasets.Empty")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -76,15 +79,10 @@ class ImageDataModule(LightningDataModule):
         return self._read(train=False)
 
     def _read(self, train: bool) -> InMemoryDataset:
-        dataset = self.dataset(root=self.root, **archives.part(self.dataset, train))
-        labels = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels).long()
-        if labels.ndim == 2:  # QMNIST's say more than the digit, such as who wrote it
-            labels = labels[:, 0]
+        images, labels, names = archives.read(self.dataset, self.root, train, targets=("targets", "labels"))
         # MNIST's own names are "0 - zero" and so on: the part before the dash is what fits on an axis.
-        names = [name.split(" - ")[0] for name in getattr(dataset, "classes", map(str, range(self.num_classes)))]
-        if names[0] == "N/A":  # EMNIST's letters are 1 to 26
-            names, labels = names[1:], labels - 1
-        return self._in_memory(dataset.data, labels, names)
+        class_names = [name.split(" - ")[0] for name in names or map(str, range(self.num_classes))]
+        return self._in_memory(images, labels, class_names)
 
     def _in_memory(self, data: Any, labels: Tensor, class_names: list[str]) -> InMemoryDataset:
         """Images as `(N, C, H, W)` uint8, and labels `(N,)`; `UserError` where they are not what the config says."""
@@ -101,9 +99,8 @@ class ImageDataModule(LightningDataModule):
     @user_errors("data")
     def train_dataloader(self) -> EpochLoader:
         if self.batch_sampler:
-            batches: dict[str, Any] = {
-                "batch_sampler": call_sampler(self.batch_sampler, self.train_set, "data.batch_sampler")
-            }
+            sampler = call_sampler(self.batch_sampler, self.train_set, "data.batch_sampler")
+            batches: dict[str, Any] = {"batch_sampler": sampler}
         elif self.sampler:
             sampler = call_sampler(self.sampler, self.train_set, "data.sampler")
             batches = {"sampler": sampler, "batch_size": self.batch_size, "drop_last": self.drop_last}
@@ -152,40 +149,51 @@ class ImageDataModule(LightningDataModule):
 
 @dataclass(kw_only=True, eq=False)
 class ImageFolderDataModule(ImageDataModule):
-    """The same from a folder with a sub-folder of PNG or JPEG files for each class; see conf/data/image_folder.yaml."""
+    """The same from a folder with a sub-folder of files for each class; see conf/data/image_folder.yaml."""
 
     test_size: int | float  # samples that are kept for the test if there is no folder test/; as a float their share
+
+    prepare_data = LightningDataModule.prepare_data  # nothing is downloaded
 
     @cached_property
     def checksums(self) -> dict[str, str]:  # the files are read once
         return {f"{Path(self.root).name}/": folders.checksum(Path(self.root))}
 
-    def prepare_data(self) -> None:
-        """Nothing is downloaded."""
-
     def _train_and_val(self) -> tuple[InMemoryDataset, InMemoryDataset]:
         train, val, _ = self._split
-        return self._whole.subset(train), self._decoded("val") if self._has("val") else self._whole.subset(val)
+        return self._whole.subset(train), self._decoded("val") if "val" in self._parts else self._whole.subset(val)
 
     def _test(self) -> InMemoryDataset:
-        return self._decoded("test") if self._has("test") else self._whole.subset(self._split[2])
+        return self._decoded("test") if "test" in self._parts else self._whole.subset(self._split[2])
 
-    def _has(self, part: str) -> bool:
-        """Whether a part has a folder of its own; with folds, what is validated on is one of them."""
-        own = Path(self.root, "train").is_dir() and Path(self.root, part).is_dir()
-        return own and not (part == "val" and self.folds)
+    @cached_property
+    def _parts(self) -> dict[str, Path]:
+        """The parts that have a folder. With folds, what is validated on is one of them, and val/ is left alone."""
+        found = folders.parts(self.root)
+        return {part: found[part] for part in found if not (part == "val" and self.folds)}
 
     @cached_property
     def _whole(self) -> InMemoryDataset:
-        """What has no folder of its own is split from this."""
-        return self._decoded("train" if self._has("train") else "")
+        """What has no folder of its own is split off this."""
+        return self._decoded("train")
 
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor, Tensor]:
-        test_size, val_size = 0 if self._has("test") else self.test_size, 0 if self._has("val") else self.val_size
-        return stratified_split(self._whole.targets.cpu(), self.split_seed, test_size, val_size, self.folds, self.fold)
+        sizes = {"test": self.test_size, "val": self.val_size} | dict.fromkeys(self._parts, 0)
+        labels = self._whole.targets.cpu()
+        return stratified_split(labels, self.split_seed, sizes["test"], sizes["val"], self.folds, self.fold)
 
     def _decoded(self, part: str) -> InMemoryDataset:
-        names = folders.subfolders(Path(self.root, "train" if self._has("train") else ""))
-        images, labels = folders.read(Path(self.root, part), names, self.channels, self.size)
-        return self._in_memory(images, torch.tensor(labels), names)
+        names = folders.subfolders(self._parts["train"])
+        decode = partial(decoded, channels=self.channels, size=self.size)
+        images, labels = folders.read(self._parts[part], names, (".png", ".jpg", ".jpeg"), decode)
+        return self._in_memory(images, labels, names)
+
+
+def decoded(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
+    """An image file, turned upright: `(size, size)` uint8, grey, for one channel, else `(size, size, 3)`."""
+    with Image.open(path) as image:
+        if image.mode[0] in "IF":  # Pillow would cut them off at 255
+            raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+        upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR))

@@ -2,7 +2,7 @@
 
 import inspect
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -108,6 +108,24 @@ def _unpacked(archive: Path, split: str | None) -> Iterator[tuple[Path, int]]:
             for name in outer.namelist():
                 if name.startswith(f"gzip/emnist-{split}-") and name.endswith("-ubyte.gz"):
                     yield archive.parent / Path(name).stem, int.from_bytes(outer.read(name)[-8:-4], "little")
+
+
+def read(dataset: Any, root: str, train: bool, targets: Sequence[str]) -> tuple[Any, Tensor, list[str] | None]:
+    """What a data set holds: its inputs, its targets `(N,)` int64, and its classes' names, None where it has none.
+
+    `targets` are the attributes that may hold these. `UserError` where there are no inputs, in `data`, or no targets.
+    """
+    held = dataset(root=root, **part(dataset, train))
+    name = next((name for name in targets if hasattr(held, name)), None)
+    if name is None or not hasattr(held, "data"):
+        text = f"{type(held).__name__} does not hold `data` and `{targets[0]}`"
+        raise UserError(f"data.dataset._target_: {text}; {WAY_OUT}")
+    found, names = torch.as_tensor(getattr(held, name)).long(), getattr(held, "classes", None)
+    if found.ndim == 2:  # QMNIST's say more than the class
+        found = found[:, 0]
+    if names and names[0] == "N/A":  # of EMNIST's letters, which are 1 to 26
+        names, found = names[1:], found - 1
+    return held.data, found, names
 
 
 def channels_first(data: Any) -> Tensor:

@@ -1,21 +1,18 @@
-"""A folder with a sub-folder of PNG or JPEG files for each class: names, files decoded into memory, checksum."""
+"""A folder with a sub-folder of files for each class: their names, the files decoded into memory, a checksum."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+import torch
+from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import rank_zero
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder
 
 
 def subfolders(root: Path) -> list[str]:
@@ -28,43 +25,44 @@ def subfolders(root: Path) -> list[str]:
     return names
 
 
+def parts(root: str) -> dict[str, Path]:
+    """The folders of the parts `train`, `val` and `test`, where there is one for `train`; else the whole as `train`."""
+    found = {name: Path(root, name) for name in ("train", "val", "test") if Path(root, name).is_dir()}
+    return found if "train" in found else {"train": Path(root)}
+
+
 def count_classes(root: str) -> int:
     """How many classes a folder has, for a config: its sub-folders, or those of its `train/`."""
-    train = Path(root, "train")
-    return len(subfolders(train if train.is_dir() else Path(root)))
+    return len(subfolders(parts(root)["train"]))
 
 
-def read(root: Path, names: Sequence[str], channels: int, size: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    """Decode the picture files below the sub-folders `names`, in order; on a terminal with a progress bar.
+def read(
+    root: Path, names: Sequence[str], suffixes: tuple[str, ...], decode: Callable[[Path], Any]
+) -> tuple[list[Any], Tensor]:
+    """`decode(path)` of the files below the sub-folders `names`, in order, and the numbers `(N,)` of their sub-folders.
 
-    Each is turned upright, converted to `channels` (1 or 3) and scaled to `size` x `size` pixels, and comes with the
-    number of its name. `UserError` names a file that cannot be decoded, or a sub-folder beside those.
+    Files are decoded by as many threads as there are cores, on a terminal with a progress bar. `UserError` names a file
+    that cannot be decoded, or a sub-folder that is none of `names`.
     """
     if strangers := set(subfolders(root)) - set(names):
         raise UserError(f"{root}: sub-folder {min(strangers)} is no class of the training set: {', '.join(names)}")
     pairs = [(path, number) for number, name in enumerate(names) for path in _visible(root / name)]
-    if not (pairs := [pair for pair in pairs if pair[0].suffix.lower() in SUFFIXES]):
-        raise UserError(f"{root}: its sub-folders have no files {', '.join(SUFFIXES)}")
-    decode = partial(_decode, mode={1: "L", 3: "RGB"}[channels], size=size)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(decode, [path for path, _ in pairs])
+    if not (pairs := [pair for pair in pairs if pair[0].suffix.lower() in suffixes]):
+        raise UserError(f"data.root: the sub-folders of {root} have no files {', '.join(suffixes)}")
+
+    def named(path: Path) -> Any:
         try:
-            pictures = list(tqdm(decoded, "reading files", len(pairs), disable=None if rank_zero() else True))
+            return decode(path)
+        except Exception as error:
+            raise UserError(f"{path}: cannot be read: {one_line(error)}; repair it or take it out") from error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = pool.map(named, [path for path, _ in pairs])
+        try:
+            inputs = list(tqdm(decoded, "reading files", len(pairs), disable=None if rank_zero() else True))
         finally:
             pool.shutdown(cancel_futures=True)  # else an error waits until all files are read
-    return pictures, [number for _, number in pairs]
-
-
-def _decode(path: Path, mode: str, size: int) -> NDArray[np.uint8]:
-    """`(size, size)` uint8 for mode L, `(size, size, 3)` for RGB."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode[0] in "IF":  # Pillow would cut the values off at 255
-                raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
-            upright = ImageOps.exif_transpose(picture).convert(mode)
-            return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR))
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read: {one_line(error)}; repair it or take it out") from error
+    return inputs, torch.tensor([number for _, number in pairs])
 
 
 def _visible(root: Path) -> Iterator[Path]:
