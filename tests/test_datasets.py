@@ -216,6 +216,16 @@ def test_what_cannot_be_read_so_is_said(build: Any, tmp_path: Path, overrides: l
         build(f"data.root={tmp_path}", *overrides)
 
 
+def test_copies_by_an_old_torchvision_are_not_read_in_place_of_the_archives(
+    build: Any, make: Any, tmp_path: Path
+) -> None:
+    arguments, old = make("qmnist"), tmp_path / "data/QMNIST/processed"
+    old.mkdir()
+    torch.save(0, old / "train.pt")
+    with pytest.raises(UserError, match="processed: copies by an old torchvision; remove them"):
+        build(*arguments)
+
+
 class Empty:
     def __init__(self, root: str, train: bool) -> None:
         pass

@@ -72,6 +72,8 @@ def prepare(dataset: Any, root: str) -> None:
             Path(root, path) for path, md5 in archives(dataset).items() if not _intact(Path(root, path), md5, split)
         ]
 
+    if any(folder.with_name("processed").glob("*.pt")):  # torchvision would prefer them, whatever is in them
+        raise UserError(f"{folder.with_name('processed')}: copies by an old torchvision; remove them")
     if damaged():
         with user_errors(f"{folder}: data missing or damaged, no download; put the archives there or set data.root"):
             folder.mkdir(parents=True, exist_ok=True)
