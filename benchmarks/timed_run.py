@@ -49,6 +49,7 @@ def main() -> None:
         from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
         from digits import callbacks
+        from runlab.data.outputs import Predictions
         from runlab.runs.checkpoints import AtomicCheckpointIO
 
     imported, timers = time.time(), Timers()
@@ -57,7 +58,7 @@ def main() -> None:
     timers.around(callbacks.ConfusionMatrix, "_draw", "figures")
     timers.around(callbacks.Weights, "on_train_epoch_end", "figures")
     timers.around(callbacks.TrainBatch, "on_train_batch_start", "figures")
-    timers.around(callbacks.Predictions, "on_test_end", "figures")
+    timers.around(Predictions, "on_test_end", "figures")
     timers.around(AtomicCheckpointIO, "save_checkpoint", "checkpoints")
     timers.around(_FitLoop, "on_advance_end", "epoch end")
     sys.argv[0], sys.path[0] = "train.py", str(ROOT)

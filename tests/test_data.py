@@ -12,7 +12,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms.v2 import Compose as Chain
 from torchvision.transforms.v2 import Normalize, RandomErasing, RandomHorizontalFlip, ToDtype
 
-from digits.data import MNISTDataModule
+from digits.data import ImageDataModule
 from runlab.config.messages import UserError
 from runlab.data.batch_order import BatchOrder
 from runlab.data.fused import fused
@@ -42,8 +42,8 @@ def drawn(size: int, batch_size: int, drop_last: bool, shuffle: bool, place: tup
 def build(composed: Compose) -> Any:
     """A data module from the config, set up for `stage`."""
 
-    def build(*overrides: str, stage: str = "fit") -> MNISTDataModule:
-        data: MNISTDataModule = instantiate(composed(*overrides).data, _convert_="all")
+    def build(*overrides: str, stage: str = "fit") -> ImageDataModule:
+        data: ImageDataModule = instantiate(composed(*overrides).data, _convert_="all")
         data.prepare_data()
         data.setup(stage)
         return data
@@ -281,8 +281,8 @@ def test_class_names_come_from_the_dataset(build: Any, small_archives: Path, nam
 def fashion(build: Any, small_archives: Path) -> tuple[Any, Path]:
     """Build Fashion-MNIST from the small archives, and the folder that they are in."""
 
-    def build_fashion() -> MNISTDataModule:
-        data: MNISTDataModule = build("data=fashion_mnist", f"data.root={small_archives}", "data.val_size=50")
+    def build_fashion() -> ImageDataModule:
+        data: ImageDataModule = build("data=fashion_mnist", f"data.root={small_archives}", "data.val_size=50")
         return data
 
     return build_fashion, small_archives / "FashionMNIST" / "raw"

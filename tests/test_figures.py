@@ -1,3 +1,6 @@
+import hashlib
+from string import ascii_letters, digits
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from torchvision.datasets import FashionMNIST
 from digits import figures
 
 DIGITS = [str(digit) for digit in range(10)]
+HASHES = ["e27bf21bd3124913f7fb47d407e69879", "e27bf21bd3124913f7fb47d407e69879", "d9f471ccedd006d66b19e97304745625"]
 
 
 @pytest.fixture
@@ -131,7 +135,82 @@ def test_untrained_weights_are_drawn() -> None:
 
 def test_an_empty_matrix_is_drawn() -> None:
     figure = figures.confusion_matrix(np.zeros((10, 10), dtype=np.int64), DIGITS, "val", normalize=True)
-    assert set(texts(figure)[:100]) == {""}
+    assert set(texts(figure)[:110]) == {""}
+
+
+def test_a_class_without_samples_has_no_recall(counts: np.ndarray) -> None:
+    counts[3] = 0
+    recalls = texts(figures.confusion_matrix(counts, DIGITS, "test", normalize=False))[100:110]
+    assert [number for number, text in enumerate(recalls) if text == ""] == [3]
+
+
+@pytest.mark.parametrize(
+    "names", [list(ascii_letters + digits), [f"a thing of kind {number}" for number in range(100)]]
+)
+def test_a_matrix_of_many_classes_grows_and_leaves_its_numbers_out(names: list[str]) -> None:
+    size = len(names)
+    figure = figures.confusion_matrix(np.full((size, size), 5), names, "test", normalize=False)
+    shown = texts(figure)
+    assert set(shown[: size * size]) == {""}
+    assert shown[size * size + size :][: 2 * size] == names * 2
+    side = figures.pixels(figure).shape[0]
+    assert side > 17 * size
+    named = [text.get_fontsize() for text in figure.texts if text.get_text() in names]
+    assert min(map(float, named)) >= 7.5
+    assert_all_fits(figure, (side, side))
+
+
+@pytest.mark.parametrize("size", [2, 15, 20, 26, 30, 36, 37, 40, 47])
+def test_a_matrix_of_any_size_fits(size: int) -> None:
+    figure = figures.confusion_matrix(
+        np.full((size, size), 5), [f"{number:03}" for number in range(size)], "test", True
+    )
+    assert_all_fits(figure, figures.pixels(figure).shape[:2])
+
+
+def squares(low: float, high: float) -> np.ndarray:
+    """Three images `(3, 32, 32, 3)` with a red, a green and a blue square on black, `low`; a colour is `high`."""
+    images = np.full((3, 32, 32, 3), low, dtype=np.float32)
+    for number in range(3):
+        images[number, 8:24, 8:24, number] = high
+    return images
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 255), (-2.1, 2.6)])
+@pytest.mark.parametrize("draw", ["batch", "mistakes"])
+def test_images_in_colour_are_drawn_in_colour(low: float, high: float, draw: str) -> None:
+    images = squares(low, high)
+    figure = figures.batch(images, DIGITS, [0, 1, 2])
+    if draw == "mistakes":
+        figure = figures.mistakes(images, DIGITS, [0, 1, 2], [1, 2, 0], [0.9, 0.8, 0.7])
+    else:
+        assert texts(figure)[0] == f"a training batch as the network sees it: {low:.2g} (dark) to {high:.2g} (bright)"
+    pixels = figures.pixels(figure).reshape(-1, 3)
+    for colour in ([255, 0, 0], [0, 255, 0], [0, 0, 255]):
+        assert (pixels == colour).all(axis=1).sum() == 16 * 16 * 16
+    assert_all_fits(figure, figures.pixels(figure).shape[:2])
+
+
+def test_weights_of_colours_are_drawn_in_colour() -> None:
+    figure = figures.weights(squares(0.0, 0.5), DIGITS[:3])
+    assert texts(figure)[0] == "a colour is bright where it votes for the class, dark: against  (±0.50)"
+    pixels = figures.pixels(figure).reshape(-1, 3)
+    for colour in ([255, 127, 127], [127, 255, 127], [127, 127, 255]):
+        assert (pixels == colour).all(axis=1).sum() == 16 * 16 * 16
+
+
+def test_grey_pictures_are_those_that_they_were() -> None:
+    """`HASHES` are of pixels drawn before colours were; without texts, which depend on the version of matplotlib."""
+    images = np.arange(3 * 28 * 28, dtype=np.float32).reshape(3, 28, 28) % 251
+    drawn = [
+        figures.batch(images, ["", ""], [0, 1, 0]),
+        figures.mistakes(images, ["", ""], [0, 1, 0], [1, 0, 1], [1, 1, 1]),
+    ]
+    drawn += [figures.weights(images - 125, ["", "", ""])]
+    for figure in drawn:
+        for text in figure.texts:
+            text.set_text("")
+    assert [hashlib.md5(figures.pixels(figure).tobytes()).hexdigest() for figure in drawn] == HASHES
 
 
 def test_pyplot_knows_nothing_of_our_figures(counts: np.ndarray) -> None:

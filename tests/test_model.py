@@ -18,7 +18,7 @@ def test_gradients_are_those_of_softmax_regression() -> None:
     mnist = MNIST(ROOT / "data", train=True)
     images = mnist.data[:64].unsqueeze(1).double() / 255
     labels = mnist.targets[:64]
-    model = LinearClassifier(784, 10).double()
+    model = LinearClassifier(1, 28, 10).double()
     F.cross_entropy(model(images), labels).backward()
 
     x = images.numpy().reshape(64, 784)
@@ -33,7 +33,7 @@ def test_gradients_are_those_of_softmax_regression() -> None:
 
 
 def test_linear_classifier_takes_images_or_rows() -> None:
-    model = LinearClassifier(784, 10)
+    model = LinearClassifier(1, 28, 10)
     images = torch.rand(3, 1, 28, 28)
     assert model(images).shape == (3, 10)
     assert torch.equal(model(images), model(images.reshape(3, 784)))

@@ -1,26 +1,34 @@
 """When a figure is drawn and where it goes. Each of these may be dropped: `~callbacks.mistakes`."""
 
 import csv
-from collections.abc import Callable
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from lightning import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from digits import figures
 from runlab.config.processes import in_sweep
+from runlab.data.outputs import Predictions
+from runlab.data.targets import inputs_and_targets
 from runlab.runs.files import atomic_write
 from runlab.tracking.log import log_image, log_text, tensorboards
 
 
-def class_names(trainer: Trainer) -> list[str]:
-    names: list[str] = trainer.datamodule.class_names  # type: ignore[attr-defined]  # Lightning sets it, untyped
-    return names
+def class_names(trainer: Any) -> list[str]:
+    """The data module's, or numbers where it has none."""
+    names: list[str] = getattr(trainer.datamodule, "class_names", [])
+    return names or [str(number) for number in range(trainer.lightning_module.num_classes)]
+
+
+def pictures(images: Tensor) -> NDArray[Any]:
+    """A batch of images as the figures take it: `(B, H, W, 3)` if it has the channels of a colour, else `(B, H, W)`."""
+    channels = images[:, :3].movedim(1, -1).float().cpu().numpy()
+    return channels if channels.shape[-1] == 3 else channels[..., 0]
 
 
 def draws(trainer: Trainer) -> bool:
@@ -33,7 +41,7 @@ class ConfusionMatrix(Callback):
 
     The test set's also goes into the run folder, as `confusion_matrix.png` and `.csv` (a header with the predicted
     names, then a row for each true class), and as a table of each class's accuracy to TensorBoard. `normalize` draws
-    shares of each true class; the `.csv` always holds counts.
+    shares of each true class; the `.csv` always holds counts. Of several loaders the second has `confusion_matrix_1`.
     """
 
     def __init__(self, normalize: bool, run_dir: str) -> None:
@@ -50,26 +58,32 @@ class ConfusionMatrix(Callback):
         # Every rank has computed the counts at the end of the epoch; one draws, for the folder too.
         if not (draws(trainer) or (trainer.is_global_zero and stage == "test")):
             return
-        counts, names = pl_module.counts[stage].compute().cpu().numpy(), class_names(trainer)
-        # Which epoch the tested checkpoint is of, the Trainer does not know.
-        title = "test" if stage == "test" else f"val  epoch {trainer.current_epoch + 1}"
-        figure = figures.confusion_matrix(counts, names, title, self.normalize)
-        image = figures.pixels(figure)
-        log_image(trainer, f"{stage}/confusion_matrix", image)
-        if stage == "test":
-            rows = zip(names, counts.diagonal(), counts.sum(axis=1), strict=True)
-            lines = [f"| {name} | {right} | {total} | {right / max(total, 1):.4f} |" for name, right, total in rows]
-            table = ["| class | right | of | accuracy |", "|---|---|---|---|", *lines]
-            log_text(trainer, "test/per_class", "\n".join(table))
-            right, total = int(counts.trace()), int(counts.sum())
-            if not in_sweep():  # where each job has one line
-                print(f"test accuracy  {right}/{total} = {right / max(total, 1):.2%}".replace("%", " %"), flush=True)
-            with atomic_write(self.run_dir / "confusion_matrix.png") as path:
-                Image.fromarray(image).save(path, format="png")
-            with atomic_write(self.run_dir / "confusion_matrix.csv") as path, path.open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["true/predicted", *names])
-                writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
+        names = class_names(trainer)
+        for number, metric in enumerate(pl_module.counts[stage]):
+            counts, suffix = metric.compute().cpu().numpy(), f"_{number}" if number else ""
+            # Which epoch the tested checkpoint is of, the Trainer does not know.
+            title = f"test{suffix}" if stage == "test" else f"val{suffix}  epoch {trainer.current_epoch + 1}"
+            image = figures.pixels(figures.confusion_matrix(counts, names, title, self.normalize))
+            log_image(trainer, f"{stage}/confusion_matrix{suffix}", image)
+            if stage == "test":
+                self._report(trainer, counts, names, suffix)
+                with atomic_write(self.run_dir / f"confusion_matrix{suffix}.png") as path:
+                    Image.fromarray(image).save(path, format="png")
+
+    def _report(self, trainer: Trainer, counts: NDArray[np.int64], names: list[str], suffix: str) -> None:
+        """The test set's counts as a table for TensorBoard, a line on the terminal, a file."""
+        rows = zip(names, counts.diagonal(), counts.sum(axis=1), strict=True)
+        lines = [f"| {name} | {right} | {total} | {right / max(total, 1):.4f} |" for name, right, total in rows]
+        table = ["| class | right | of | accuracy |", "|---|---|---|---|", *lines]
+        log_text(trainer, f"test/per_class{suffix}", "\n".join(table))
+        right, total = int(counts.trace()), int(counts.sum())
+        if not in_sweep():  # where each job has one line
+            share = f"{right / max(total, 1):.2%}".replace("%", " %")
+            print(f"test{suffix} accuracy  {right}/{total} = {share}", flush=True)
+        with atomic_write(self.run_dir / f"confusion_matrix{suffix}.csv") as path, path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["true/predicted", *names])
+            writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
 
 
 class Weights(Callback):
@@ -79,9 +93,11 @@ class Weights(Callback):
         layers = [module for module in pl_module.network.modules() if list(module.parameters(recurse=False))]
         if not (draws(trainer) and len(layers) == 1 and isinstance(layers[0], nn.Linear)):
             return
-        if (side := isqrt(layers[0].in_features)) ** 2 == layers[0].in_features:
-            weight = layers[0].weight.detach().reshape(-1, side, side).float().cpu().numpy()
-            log_image(trainer, "train/weights", figures.pixels(figures.weights(weight, class_names(trainer))))
+        for channels in (1, 3):
+            side = isqrt(layers[0].in_features // channels)
+            if channels * side**2 == layers[0].in_features:
+                weight = pictures(layers[0].weight.detach().reshape(-1, channels, side, side))
+                log_image(trainer, "train/weights", figures.pixels(figures.weights(weight, class_names(trainer))))
 
 
 class TrainBatch(Callback):
@@ -93,33 +109,9 @@ class TrainBatch(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         if draws(trainer) and not self.drawn:
             self.drawn = True
-            images, labels = (part[: self.count].cpu() for part in batch)
-            image = figures.batch(images[:, 0].numpy(), class_names(trainer), labels.tolist())
-            log_image(trainer, "train/batch", figures.pixels(image))
-
-
-class Predictions(Callback):
-    """Calls `gather(probabilities, images, labels)` of a subclass with each test batch, on its device.
-
-    At the end `show(trainer, *columns)` gets all that it returned, from all devices, on the first one's CPU.
-    """
-
-    gather: Callable[..., tuple[Tensor, ...]]
-    show: Callable[..., None]
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        self.parts: list[tuple[Tensor, ...]] = []
-
-    def on_test_batch_end(self, *call: Any) -> None:
-        _, _, logits, batch, *_ = call
-        self.parts.append(self.gather(logits.float().softmax(dim=1), *batch))
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        columns = [torch.cat(column) for column in zip(*self.parts, strict=True)]
-        if trainer.world_size > 1:  # the devices may have seen different numbers of batches
-            columns = [torch.cat(gather_all_tensors(column)) for column in columns]
-        if draws(trainer):
-            self.show(trainer, *(column.cpu() for column in columns))
+            images, labels = (part[: self.count] for part in inputs_and_targets(batch))
+            figure = figures.batch(pictures(images), class_names(trainer), labels.tolist())
+            log_image(trainer, "train/batch", figures.pixels(figure))
 
 
 class Mistakes(Predictions):
@@ -128,8 +120,8 @@ class Mistakes(Predictions):
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def gather(self, probabilities: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        sure, predicted = probabilities.max(dim=1)
+    def gather(self, logits: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        sure, predicted = logits.float().softmax(dim=1).max(dim=1)
         sure, index = (sure * (predicted != labels)).topk(min(self.count, len(labels)))
         return sure, images[index], labels[index], predicted[index]
 
@@ -138,15 +130,15 @@ class Mistakes(Predictions):
         order = order[columns[0][order] > 0]  # right answers have been given 0
         sure, images, *classes = (column[order] for column in columns)
         true, predicted = (column.tolist() for column in classes)
-        figure = figures.mistakes(images[:, 0].numpy(), class_names(trainer), true, predicted, sure.tolist())
+        figure = figures.mistakes(pictures(images), class_names(trainer), true, predicted, sure.tolist())
         log_image(trainer, "test/mistakes", figures.pixels(figure))
 
 
 class PRCurves(Predictions):
     """Gives TensorBoard a precision-recall curve of each class on the test set."""
 
-    def gather(self, probabilities: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
-        return probabilities, labels
+    def gather(self, logits: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
+        return logits.float().softmax(dim=1), labels
 
     def show(self, trainer: Trainer, *columns: Tensor) -> None:
         probabilities, labels = columns

@@ -1,6 +1,8 @@
 """The task: a network that classifies images, how it is trained and measured."""
 
+import logging
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 from lightning import LightningModule
@@ -8,19 +10,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils._pytree import tree_leaves
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from runlab.config.messages import user_errors
-from runlab.data.in_memory import Batch
+from runlab.config.messages import UserError, user_errors
+from runlab.data.targets import check_classes, check_loaders, inputs_and_targets
 from runlab.training.logging_step import logs_this_batch
 from runlab.training.schedulers import with_scheduler
 
+log = logging.getLogger(__name__)
+
 
 class ImageClassifier(LightningModule):
-    """Trains a network, images `(B, 1, 28, 28)` float32 -> logits `(B, num_classes)`, with cross-entropy.
+    """Trains a network, images `(B, C, H, W)` float32 -> logits `(B, num_classes)`, with cross-entropy.
 
-    `optimizer` takes the parameters, `scheduler` the optimizer (None: a constant rate). Accuracy is correct / total
-    over a whole split, on any number of devices.
+    A batch is a pair of images and labels `(B,)` int64, or a mapping of these two. `optimizer` takes the parameters,
+    `scheduler` the optimizer (None: a constant rate). Accuracy is correct / total over a whole split, on any number of
+    devices. Of several validation or test loaders each has its own metrics: `val/acc/dataloader_idx_1` is the second's.
     """
 
     def __init__(
@@ -32,48 +38,80 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
-        # Counts (num_classes, num_classes) int64, rows = true class, columns = predicted; kept until the next epoch.
-        counts = {stage: MulticlassConfusionMatrix(num_classes, validate_args=False) for stage in ("val", "test")}
-        self.counts: Any = nn.ModuleDict(counts)
+        self.num_classes = num_classes
+        # Each loader's counts (num_classes, num_classes) int64, rows = true class, columns = predicted; until the next.
+        self.counts: Any = nn.ModuleDict({"val": nn.ModuleList(), "test": nn.ModuleList()})
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        self._step(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        return self._step(batch, "test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Class probabilities `(B, num_classes)` float32."""
-        return self(batch[0]).softmax(dim=1)
-
-    def _step(self, batch: Batch, stage: str) -> Tensor:
-        """The loss in training, else the logits `(B, num_classes)`."""
-        images, labels = batch
-        logits = self.network(images)
-        loss = F.cross_entropy(logits, labels)
-        if stage != "train":
-            self.counts[stage].update(logits, labels)
-            self.log(f"{stage}/loss", loss, batch_size=len(labels), sync_dist=True)
-            return logits
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        images, labels = inputs_and_targets(batch)
+        if batch_idx == 0:
+            self._check_batch(images, labels)
+        loss = self._loss(self.network(images), labels)
         if logs_this_batch(self.trainer):  # self.log costs as much as a step of a small network
             self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, batch_idx, dataloader_idx, "val")
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Logits `(B, num_classes)`, for the callbacks."""
+        return self._evaluate(batch, batch_idx, dataloader_idx, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Class probabilities `(B, num_classes)` float32."""
+        return self(inputs_and_targets(batch)[0]).softmax(dim=1)
+
+    def _evaluate(self, batch: Any, batch_idx: int, dataloader_idx: int, stage: str) -> Tensor:
+        images, labels = inputs_and_targets(batch)
+        if batch_idx == 0:
+            self._check_batch(images, labels)
+        logits = self.network(images)
+        self.log(f"{stage}/loss", self._loss(logits, labels), batch_size=len(labels), sync_dist=True)
+        self.counts[stage][dataloader_idx].update(logits, labels)
+        return logits
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        try:
+            return F.cross_entropy(logits, labels.long())  # also from int32
+        except IndexError:  # a label of no class
+            check_classes(labels, self.num_classes, "labels")
+            raise
+
+    def _check_batch(self, images: Tensor, labels: Tensor) -> None:
+        """`UserError` where an epoch's first batch is not what the network takes."""
+        check_classes(labels, self.num_classes, "labels")
+        takes, shape = getattr(self.network, "input_shape", None), tuple(images.shape[1:])
+        if takes and shape not in (takes, (prod(takes),)):
+            raise UserError(f"the network takes {takes}, the data has {shape}; see data.channels, data.size or model")
+
+    def on_train_start(self) -> None:
+        missing = check_loaders(self.trainer.train_dataloader, self.num_classes, "labels")
+        if missing and self.trainer.is_global_zero:
+            log.warning("no training sample has label %s", ", ".join(map(str, missing)))
+
     def on_validation_epoch_start(self) -> None:
-        self.counts["val"].reset()
+        self._begin("val", self.trainer.val_dataloaders)
 
     def on_test_epoch_start(self) -> None:
-        self.counts["test"].reset()
+        self._begin("test", self.trainer.test_dataloaders)
+
+    def _begin(self, stage: str, loaders: Any) -> None:
+        check_loaders(loaders, self.num_classes, "labels")
+        counts = self.counts[stage]
+        while len(counts) < len(tree_leaves(loaders)):
+            counts.append(MulticlassConfusionMatrix(self.num_classes, validate_args=False).to(self.device))
+        for metric in counts:
+            metric.reset()
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
-        counts = self.counts[stage].compute()
-        self.log(f"{stage}/acc", counts.trace() / counts.sum(), prog_bar=True)
+        for number, metric in enumerate(self.counts[stage]):
+            counts, several = metric.compute(), len(self.counts[stage]) > 1
+            name = f"{stage}/acc/dataloader_idx_{number}" if several else f"{stage}/acc"  # as self.log does in a step
+            self.log(name, counts.trace() / counts.sum(), prog_bar=True, add_dataloader_idx=False)
         self.log("step", float(self.global_step))  # Lightning's x axis for this epoch's metrics; figures have the same
 
     def on_test_epoch_end(self) -> None:

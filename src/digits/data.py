@@ -1,48 +1,61 @@
-"""From a torchvision dataset to batches on a device."""
+"""From a torchvision dataset, or a folder of pictures, to batches on a device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from runlab.config.messages import UserError, user_errors
-from runlab.data import archives
+from runlab.data import archives, folders
 from runlab.data.fused import fused
 from runlab.data.in_memory import Batch, InMemoryDataset, split
+from runlab.data.targets import call_sampler, count, stratified_split
 
 
 @dataclass(kw_only=True, eq=False)
-class MNISTDataModule(LightningDataModule):
-    """Batches of images `(B, 1, 28, 28)` float32 and labels `(B,)` int64, from MNIST or a dataset of its format."""
+class ImageDataModule(LightningDataModule):
+    """Batches of images `(B, C, H, W)` float32 and labels `(B,)` int64, from a torchvision dataset held in memory."""
 
-    dataset: Callable[..., Any]  # takes root, train, download; has data (N, 28, 28) uint8, targets (N,) and classes
+    dataset: Callable[..., Any]  # takes root, download, and train or split; has data, and targets or labels
     root: str  # folder of the datasets
     num_classes: int  # how many the dataset must have
-    val_size: int  # samples of the training set that are kept for validation
+    channels: int  # C that its images must have: 1 grey, 3 colour
+    size: int  # height and width that they must have, in pixels
+    val_size: int | float  # samples of the training set that are kept for validation; as a float their share
     folds: int | None  # parts of equal size, one of which is kept for validation instead
     fold: int | None  # which of them, from 0
     split_seed: int  # draws what is kept
     batch_size: int | None  # samples in a training batch, on each device; None with a batch_sampler
     eval_batch_size: int  # samples in a validation, test or predict batch, on each device
     shuffle: bool  # a new training order each epoch
-    sampler: Callable[[range], Sampler[int]] | None  # takes the training set's indices, orders them
-    batch_sampler: Callable[[range], Sampler[list[int]]] | None  # takes the training set's indices, gives lists of them
+    sampler: Callable[..., Sampler[int]] | None  # takes the training set's indices, or its targets, orders them
+    batch_sampler: Callable[..., Sampler[list[int]]] | None  # takes the same, gives lists of indices
     drop_last: bool  # leave out a last training batch of less than batch_size samples
     num_workers: int  # processes of each loader
     device_resident: bool | str  # hold the images on the Trainer's device; "auto": if it is a GPU and they fit
-    train_transform: Callable[[Tensor], Tensor]  # (B, 1, 28, 28) uint8 on its device -> the network's input
+    train_transform: Callable[[Tensor], Tensor]  # (B, C, H, W) uint8 on its device -> the network's input
     eval_transform: Callable[[Tensor], Tensor]  # the same for validation, test and predict
+    per_image: bool  # call train_transform for each image alone, so that what it draws differs between them
 
     def __post_init__(self) -> None:
         super().__init__()
         self.train_transform, self.eval_transform = fused(self.train_transform), fused(self.eval_transform)
-        self.checksums = archives.checksums(self.dataset)
         self.class_names: list[str] = []
         self.train_set = self.val_set = self.test_set = cast("Any", None)  # until `setup` an InMemoryDataset each
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The MD5 of what the images are read from, by the files' names."""
+        return archives.checksums(self.dataset)
 
     def prepare_data(self) -> None:
         archives.prepare(self.dataset, self.root)
@@ -51,30 +64,44 @@ class MNISTDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read what `stage` (fit, validate, test, predict) needs into memory, once."""
         if stage in ("fit", "validate") and self.train_set is None:
-            whole = self._read(train=True)
-            parts = split(len(whole), self.split_seed, self.val_size, self.folds, self.fold)
-            self.train_set, self.val_set = map(whole.subset, parts)
+            self.train_set, self.val_set = self._train_and_val()
         if stage in ("test", "predict") and self.test_set is None:
-            self.test_set = self._read(train=False)
+            self.test_set = self._test()
+
+    def _train_and_val(self) -> tuple[InMemoryDataset, InMemoryDataset]:
+        whole = self._read(train=True)
+        size = count(self.val_size, len(whole))
+        train, val = split(len(whole), self.split_seed, size, self.folds, self.fold)
+        return whole.subset(train), whole.subset(val)
+
+    def _test(self) -> InMemoryDataset:
+        return self._read(train=False)
 
     def _read(self, train: bool) -> InMemoryDataset:
-        dataset = self.dataset(root=self.root, train=train)
+        images, labels, names = archives.read(self.dataset, self.root, train, targets=("targets", "labels"))
         # MNIST's own names are "0 - zero" and so on: the part before the dash is what fits on an axis.
-        self.class_names = [name.split(" - ")[0] for name in dataset.classes]
-        if len(self.class_names) != self.num_classes:
-            raise UserError(f"data.num_classes={self.num_classes}: the dataset has {len(self.class_names)} classes")
+        class_names = [name.split(" - ")[0] for name in names or map(str, range(self.num_classes))]
+        return self._in_memory(images, labels, class_names)
+
+    def _in_memory(self, data: Any, labels: Tensor, class_names: list[str]) -> InMemoryDataset:
+        """Images as `(N, C, H, W)` uint8, and labels `(N,)`; `UserError` where they are not what the config says."""
+        self.class_names = class_names
+        if len(class_names) != self.num_classes:
+            raise UserError(f"data.num_classes={self.num_classes}: the dataset has {len(class_names)} classes")
+        images = archives.channels_first(data)
+        if (shape := tuple(images.shape[1:])) != (self.channels, self.size, self.size):
+            raise UserError(f"data.channels={self.channels} data.size={self.size}: the dataset has images {shape}")
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        wanted = self.num_workers == 0 and self.device_resident  # processes of a loader cannot share a GPU's memory
-        return InMemoryDataset.in_memory(dataset.data.unsqueeze(1), dataset.targets, wanted, device)
+        resident = self.num_workers == 0 and self.device_resident  # a loader's processes cannot share a GPU's memory
+        return InMemoryDataset.in_memory(images, labels, resident, device)
 
     @user_errors("data")
     def train_dataloader(self) -> DataLoader[Batch]:
-        indices = range(len(self.train_set))
         batches: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
         if self.batch_sampler:
-            batches = {"batch_sampler": self.batch_sampler(indices)}
+            batches = {"batch_sampler": call_sampler(self.batch_sampler, self.train_set, "data.batch_sampler")}
         elif self.sampler:
-            batches["sampler"] = self.sampler(indices)
+            batches["sampler"] = call_sampler(self.sampler, self.train_set, "data.sampler")
         else:
             batches["shuffle"] = self.shuffle
         loader = self._loader(self.train_set, **batches)
@@ -92,9 +119,64 @@ class MNISTDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Apply the transform to the batch where it is, on its device."""
-        training = self.trainer is not None and self.trainer.training
-        return (self.train_transform if training else self.eval_transform)(batch[0]), batch[1]
+        if not (self.trainer and self.trainer.training):
+            return self.eval_transform(batch[0]), batch[1]
+        if self.per_image:
+            return torch.cat([self.train_transform(image) for image in batch[0].split(1)]), batch[1]
+        return self.train_transform(batch[0]), batch[1]
 
     def _loader(self, dataset: InMemoryDataset, **batches: Any) -> DataLoader[Batch]:
         workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
         return DataLoader(dataset, collate_fn=tuple, **workers, **batches)  # a batch comes whole: nothing to collate
+
+
+@dataclass(kw_only=True, eq=False)
+class ImageFolderDataModule(ImageDataModule):
+    """The same from a folder with a sub-folder of files for each class; see conf/data/image_folder.yaml."""
+
+    test_size: int | float  # samples that are kept for the test if there is no folder test/; as a float their share
+
+    prepare_data = LightningDataModule.prepare_data  # nothing is downloaded
+
+    @cached_property
+    def checksums(self) -> dict[str, str]:  # the files are read once
+        return {f"{Path(self.root).name}/": folders.checksum(Path(self.root))}
+
+    def _train_and_val(self) -> tuple[InMemoryDataset, InMemoryDataset]:
+        train, val, _ = self._split
+        return self._whole.subset(train), self._decoded("val") if "val" in self._parts else self._whole.subset(val)
+
+    def _test(self) -> InMemoryDataset:
+        return self._decoded("test") if "test" in self._parts else self._whole.subset(self._split[2])
+
+    @cached_property
+    def _parts(self) -> dict[str, Path]:
+        """The parts that have a folder. With folds, what is validated on is one of them, and val/ is left alone."""
+        found = folders.parts(self.root)
+        return {part: found[part] for part in found if not (part == "val" and self.folds)}
+
+    @cached_property
+    def _whole(self) -> InMemoryDataset:
+        """What has no folder of its own is split off this."""
+        return self._decoded("train")
+
+    @cached_property
+    def _split(self) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = {"test": self.test_size, "val": self.val_size} | dict.fromkeys(self._parts, 0)
+        labels = self._whole.targets.cpu()
+        return stratified_split(labels, self.split_seed, sizes["test"], sizes["val"], self.folds, self.fold)
+
+    def _decoded(self, part: str) -> InMemoryDataset:
+        names = folders.subfolders(self._parts["train"])
+        decode = partial(decoded, channels=self.channels, size=self.size)
+        images, labels = folders.read(self._parts[part], names, (".png", ".jpg", ".jpeg"), decode)
+        return self._in_memory(images, labels, names)
+
+
+def decoded(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
+    """An image file, turned upright: `(size, size)` uint8, grey, for one channel, else `(size, size, 3)`."""
+    with Image.open(path) as image:
+        if image.mode[0] in "IF":  # Pillow would cut them off at 255
+            raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+        upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR))

@@ -14,7 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-SIDE = 700  # pixels; TensorBoard's cards shrink an image to half of that, where 14 pt is still read
+SIDE = 700  # pixels, of a confusion matrix at least; TensorBoard's cards shrink that to half, where 14 pt is still read
+CELL, SMALLEST = 17, 6.0  # pixels of a confusion matrix's cell, and pt of the number in it, at least
 DPI = 100
 LETTER = 0.62 * DPI / 72  # pixels that a letter of 1 pt is wide, rather more than less
 LINE = 1.3 * DPI / 72  # pixels that a line of 1 pt is high
@@ -34,7 +35,8 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
         normalize: write each cell as a percentage of its row instead of its count.
 
     Returns:
-        A figure of 700 x 700 pixels. Its texts are the cells', row by row, then recalls, names, title and labels.
+        A square figure of 700 pixels, or for many classes a larger one without numbers in its cells. Its texts are the
+        cells', row by row, then recalls, names, title and labels.
     """
     size = len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -48,18 +50,25 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
     cells = np.where(counts == 0, "", np.char.mod("%.1f", shares * 100) if normalize else counts.astype(str))
 
     longest = max(map(len, class_names))
-    fontsize = min(14.0, 140 / size, 14 * 14 / max(longest, 14))
-    slanted, name = longest > 3, longest * LETTER * fontsize
+    fontsize = min(14.0, max(140 / size, 8.0), 14 * 14 / max(longest, 14))
+    name = longest * LETTER * fontsize
+    slanted = longest > 3 or name > max(CELL, (SIDE - 100) / size)
     left, top, below = 44 + round(name), 36, round(0.75 * name if slanted else LINE * fontsize) + 40
-    cell = round(min(SIDE - left - 4.5 * LETTER * fontsize, SIDE - top - below) / size)
+    beside, side = 4.5 * LETTER * fontsize, SIDE
+    if (cell := round(min(SIDE - left - beside, SIDE - top - below) / size)) < CELL:
+        cell, side = CELL, size * CELL + max(left + round(beside), top + below)
     end, middle = size * cell, [cell * (number + 0.5) for number in range(size)]
     texts: list[Label] = []
-    fit = {"fontsize": min(fontsize, 0.95 * cell / (LETTER * max(1, *map(len, cells.flat)))), "ha": "center"}
+    small = min(fontsize, 0.95 * cell / (LETTER * max(1, *map(len, cells.flat))))
+    fit = {"fontsize": small, "ha": "center"}
+    if small < SMALLEST or side > SIDE:  # of so many numbers none would be read
+        cells = np.full_like(cells, "")
     for (row, column), text in np.ndenumerate(cells):
         color = "white" if diagonal[row, column] and shares[row, column] > 0.4 else "black"
         texts.append((left + middle[column], top + middle[row], text, fit | {"color": color}))
-    small, right_of = {"fontsize": 0.8 * fontsize, "color": "0.3", "ha": "left"}, left + end + 6
-    texts += [(right_of, top + middle[i], f"{shares[i, i]:.0%}", small) for i in range(size)]
+    grey, right_of = {"fontsize": 0.8 * fontsize, "color": "0.3", "ha": "left"}, left + end + 6
+    recalls = [f"{shares[i, i]:.0%}" if counts[i].any() else "" for i in range(size)]  # of what there is
+    texts += [(right_of, top + middle[i], recalls[i], grey) for i in range(size)]
     names = {"fontsize": fontsize, "ha": "right"}
     texts += [(left - 8, top + middle[i], class_names[i], names) for i in range(size)]
     turned = {"rotation": 45, "rotation_mode": "anchor"} if slanted else {"ha": "center"}
@@ -67,9 +76,9 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], titl
     texts += [(left + middle[i] + 6 * slanted, under, class_names[i], names | turned) for i in range(size)]
     right, total = int(np.trace(counts)), int(counts.sum())
     texts.append((left, top / 2, f"{title}  {right / max(total, 1):.2%} right, {total - right} wrong", {"ha": "left"}))
-    texts.append((left + end / 2, min(top + end + below - 22, SIDE - 14), "predicted", {"ha": "center"}))
+    texts.append((left + end / 2, min(top + end + below - 22, side - 14), "predicted", {"ha": "center"}))
     texts.append((18, top + end / 2, "true", {"ha": "center", "rotation": 90}))
-    figure, axes = _figure(SIDE, texts)
+    figure, axes = _figure(side, side, texts)
     edges = np.arange(0, end + 1, cell)
     axes.pcolormesh(left + edges, top + edges, colors, edgecolors="white", linewidth=1.5)
     return figure
@@ -79,11 +88,14 @@ def weights(weight: NDArray[np.float32], class_names: Sequence[str]) -> Figure:
     """A linear classifier's weights as an image a class: red where ink votes for the class, blue where against.
 
     Args:
-        weight: `(C, H, W)` float32, for inputs that are the greater the more ink a pixel has.
+        weight: `(C, H, W)` float32, for inputs that are the greater the more ink a pixel has; or `(C, H, W, 3)` for
+            colours, each of which is then drawn as itself: bright where it votes for the class.
         class_names: `C` names.
     """
     scale = float(np.abs(weight).max())
     title = f"red: ink here votes for the class, blue: against  (full colour = ±{scale:.2f})"
+    if weight.ndim == 4:
+        title = f"a colour is bright where it votes for the class, dark: against  (±{scale:.2f})"
     return _tiles((weight / (2 * scale or 1.0)) + 0.5, class_names, title, "RdBu_r", "black")
 
 
@@ -94,7 +106,7 @@ def mistakes(
     predicted: Sequence[int],
     sure: Sequence[float],
 ) -> Figure:
-    """Wrongly classified images `(N, H, W)` with the names of both classes and the confidence, in [0, 1]."""
+    """Wrong answers: images `(N, H, W)`, or `(N, H, W, 3)` in colour, both classes' names and the confidence."""
     arrow = "→" if max(map(len, class_names)) <= 3 else " →\n"
     names = [f"{class_names[t]}{arrow}{class_names[p]}" for t, p in zip(true, predicted, strict=True)]
     labels = [f"{name} {share:.1%}" for name, share in zip(names, sure, strict=True)]
@@ -103,8 +115,9 @@ def mistakes(
 
 
 def batch(images: NDArray[Any], class_names: Sequence[str], labels: Sequence[int]) -> Figure:
-    """Images `(N, H, W)` as the network sees them, with their classes' names."""
-    shown = f"{images.min():.2g} (white) to {images.max():.2g} (black)"
+    """Images `(N, H, W)`, or `(N, H, W, 3)` in colour, as the network sees them, with their classes' names."""
+    low, high = ("white", "black") if images.ndim == 3 else ("dark", "bright")
+    shown = f"{images.min():.2g} ({low}) to {images.max():.2g} ({high})"
     title = f"a training batch as the network sees it: {shown}"
     return _tiles(_stretched(images), [class_names[label] for label in labels], title, "gray_r", "black")
 
@@ -116,11 +129,11 @@ def _stretched(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def _tiles(images: NDArray[Any], labels: Sequence[str], title: str, cmap: str, color: str) -> Figure:
-    """Images `(N, H, W)` from 0 to 1 five in a row, each below its label, in a figure 700 pixels wide."""
+    """Images `(N, H, W)`, or `(N, H, W, 3)`, from 0 to 1 five in a row, each below its label, 700 pixels wide."""
     tile = SIDE // COLUMNS
-    stride = -(-max(images.shape[1:]) // (tile - 8))  # of larger images, every second pixel or so
+    stride = -(-max(images.shape[1:3]) // (tile - 8))  # of larger images, every second pixel or so
     images = images[:, ::stride, ::stride]
-    height, width = images.shape[1:]
+    height, width = images.shape[1:3]
     zoom = max(min(ZOOM, (tile - 8) // width), 1)
     lines = [line for label in labels for line in label.split("\n")]
     fontsize = min(14.0, 0.98 * tile / (LETTER * max([4, *map(len, lines)])))
@@ -130,22 +143,23 @@ def _tiles(images: NDArray[Any], labels: Sequence[str], title: str, cmap: str, c
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         top = 40 + above + number // COLUMNS * (above + zoom * height + 8)
         left = number % COLUMNS * tile + (tile - zoom * width) // 2
-        picture = colormaps[cmap](image, bytes=True).repeat(zoom, axis=0).repeat(zoom, axis=1)
-        canvas[top : top + zoom * height, left : left + zoom * width] = picture
+        picture = colormaps[cmap](image, bytes=True) if image.ndim == 2 else np.uint8(255 * image)
+        picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        canvas[top : top + zoom * height, left : left + zoom * width, : picture.shape[-1]] = picture
         how = {"ha": "center", "fontsize": fontsize, "color": color, "linespacing": 1.1}
         texts.append((left + zoom * width / 2, top - above / 2 - 2, label, how))
-    figure, axes = _figure(len(canvas), texts)
+    figure, axes = _figure(SIDE, len(canvas), texts)
     # RGBA in bytes: what Agg draws, so that nothing is converted.
     axes.imshow(canvas, extent=(0, SIDE, len(canvas), 0), aspect="auto", interpolation="nearest")
     return figure
 
 
-def _figure(height: int, texts: Sequence[Label]) -> tuple[Figure, Axes]:
-    """A figure of 700 x `height` pixels, axes in its pixels, and texts (x, y, text, how), each vertically centred."""
-    figure = Figure(figsize=(SIDE / DPI, height / DPI), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, SIDE), ylim=(height, 0), frame_on=False, xticks=[], yticks=[])
+def _figure(width: int, height: int, texts: Sequence[Label]) -> tuple[Figure, Axes]:
+    """A figure, axes in its pixels, and texts (x, y, text, how), each vertically centred."""
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), frame_on=False, xticks=[], yticks=[])
     for x, y, text, how in texts:
-        figure.text(x / SIDE, 1 - y / height, text, **{"fontsize": 14, "va": "center", "parse_math": False, **how})
+        figure.text(x / width, 1 - y / height, text, **{"fontsize": 14, "va": "center", "parse_math": False, **how})
     return figure, axes
 
 

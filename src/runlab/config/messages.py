@@ -43,6 +43,7 @@ HINTS = {
     "pip install -U 'wandb": "needs the package wandb: pip install wandb",
     "pip install -U 'mlflow": "needs the package mlflow: pip install mlflow, or only mlflow-skinny sqlalchemy alembic",
     "No module named 'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
+    "No module named 'scipy": "needs SciPy to read this data set: pip install scipy",
     "/gloo/": "another rank of this run has ended, see what it said; HYDRA_FULL_ERROR=1 shows where this one was",
     "No module named 'alembic": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
 }
