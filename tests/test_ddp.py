@@ -93,7 +93,7 @@ def test_a_sweep_runs_each_job_on_both_ranks_goes_on_and_equals_torchrun(cli: Cl
     folders = sorted(path.parent for path in (tmp_path / "sweep").glob("*/metrics.json"))
     assert [f"seed={seed}," in folder.name for seed, folder in enumerate(folders)] == [True, True]
 
-    [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("torchrun ")]
+    [line] = [line for line in (ROOT / "docs/scale.md").read_text().splitlines() if line.startswith("torchrun ")]
     options = shlex.split(line.partition(" train.py")[0])[1:]
     torchrun = [sys.executable, "-m", "torch.distributed.run", *options, str(ROOT / "train.py"), *readme("torchrun")]
     run = subprocess.run(

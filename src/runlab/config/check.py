@@ -75,19 +75,24 @@ def unused_groups(cfg: DictConfig) -> set[str]:
 
 
 def without_unused(cfg: DictConfig) -> DictConfig:
-    """A copy of a config in which the groups that nothing refers to are null."""
+    """A copy of a config in which the groups that nothing refers to, or that were left out, are null."""
     cfg = copy.deepcopy(cfg)
-    for group in unused_groups(cfg):
-        cfg[group] = None
+    for group in unused_groups(cfg) | {group for group in _OF_A_TASK if cfg.get(group) is None}:
+        OmegaConf.update(cfg, group, None, force_add=True)
     return cfg
 
 
 def _check_used(cfg: DictConfig) -> None:
-    """`UserError` for an override that would change nothing, as the task has no use for its group."""
+    """`UserError` for an override that would change nothing, as the task has no use for its group, or for a null one."""
+    for group in {"model", "optimizer"} - unused_groups(cfg):
+        if cfg.get(group) is None:
+            raise UserError(
+                f"{group}=null: task {cfg.task.get('_target_')} takes ${{{group}}}; choose one, {group}=..."
+            )
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in overrides:
-        group = re.split(r"[.=@]", override.lstrip("+~"))[0]
-        if group in unused_groups(cfg) and not override.endswith("=null"):
+        group = re.split(r"[.=@]", override.lstrip("+"))[0]
+        if group in unused_groups(cfg):
             raise UserError(
                 f"{override}: task {cfg.task.get('_target_')} has no ${{{group}}}, so it would change nothing"
             )

@@ -1,4 +1,4 @@
-"""The resolvers that `conf/` uses, and paths as Hydra takes them on the command line."""
+"""What Hydra is told in its own spelling: paths and null groups on the command line, the names of folders."""
 
 import hashlib
 import re
@@ -21,6 +21,12 @@ def job_folder(overrides: str) -> str:
     """
     name = re.sub(r"^\.|[^\w.,=+~@:%\[\]{}()<>-]", "_", overrides, flags=re.ASCII)[:200]
     return name if name == overrides else f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+
+
+def without_null_groups(argv: list[str]) -> list[str]:
+    """The command line for Hydra, which writes `model=null` as `~model`. Groups that are null by default are left out."""
+    spelt = {f"{group}=null": f"~{group}" for group in ("data", "model", "optimizer", "scheduler", "logger")}
+    return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]
 
 
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # conf/train.yaml has it
