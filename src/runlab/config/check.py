@@ -83,7 +83,7 @@ def without_unused(cfg: DictConfig) -> DictConfig:
 
 
 def _check_used(cfg: DictConfig) -> None:
-    """`UserError` for an override that would change nothing, as the task has no use for its group, or for a null one."""
+    """`UserError` for an override of a group that the task has no use for, or for a null group that it takes."""
     for group in {"model", "optimizer"} - unused_groups(cfg):
         if cfg.get(group) is None:
             raise UserError(

@@ -85,7 +85,8 @@ def report_errors() -> Iterator[None]:
         print(one_line(error), file=sys.stderr)
         sys.exit(1)
     finally:
-        del os.environ["HYDRA_FULL_ERROR"], os.environ[_OURS]
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        os.environ.pop(_OURS, None)
 
 
 def one_line(error: BaseException) -> str:

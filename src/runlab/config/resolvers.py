@@ -24,7 +24,7 @@ def job_folder(overrides: str) -> str:
 
 
 def without_null_groups(argv: list[str]) -> list[str]:
-    """The command line for Hydra, which writes `model=null` as `~model`. Groups that are null by default are left out."""
+    """The command line as Hydra has it: `model=null` is written `~model`. Groups that are null anyway are left out."""
     spelt = {f"{group}=null": f"~{group}" for group in ("data", "model", "optimizer", "scheduler", "logger")}
     return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]
 

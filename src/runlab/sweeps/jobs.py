@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from runlab.config.messages import Diverged, Pruned
+from runlab.config.messages import Diverged, Pruned, report_errors
 from runlab.config.processes import in_sweep, launched_processes, rank_zero
 from runlab.config.resolvers import quoted
 from runlab.runs.files import ENDED, RECORD, atomic_write
@@ -39,7 +39,8 @@ def run_job(train: Train, cfg: DictConfig) -> float | str | None:
     written into its folder, and its status (failed, diverged, pruned) is returned in place of the metric.
     """
     if not in_sweep():
-        return train(cfg).get(cfg.monitor)
+        with report_errors():  # before Hydra writes a line of its own about it
+            return train(cfg).get(cfg.monitor)
     hydra, run_dir = HydraConfig.get(), Path(cfg.run_dir)
     cfg.resume = cfg.resume or "auto"
     if hydra.mode == RunMode.MULTIRUN and several_devices(cfg):
