@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak
+.PHONY: help setup train test test-all lint format tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -25,8 +25,11 @@ $(READY): requirements.txt pyproject.toml
 train: $(READY)  ## train and test (ARGS="..." are overrides)
 	@$(BIN)/python train.py $(ARGS)
 
-test: $(READY)  ## run the tests
+test: $(READY)  ## run the tests, but those that need Chromium or SLURM where these are not installed
 	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+test-all: $(READY)  ## run all tests
+	@$(BIN)/pytest -n 2 --dist worksteal --all $(ARGS)
 
 lint: $(READY)  ## check format, style and types
 	@$(BIN)/ruff format --check

@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,36 @@ Compose = Callable[..., DictConfig]
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 torch.set_num_threads(1)  # the tests run in parallel
+
+# Marker -> the programs that its tests need, and the Debian packages that have them.
+NEEDED = {
+    "browser": (("chromium", "chromedriver"), "chromium chromium-driver fonts-dejavu-core"),
+    "slurm": (("slurmctld", "slurmd", "sbatch", "munged"), "slurmctld slurmd slurm-client munge"),
+}
+
+
+def missing_parts() -> dict[str, str]:
+    """The markers whose programs are not on this machine, each with the packages that have them."""
+    return {mark: packages for mark, (names, packages) in NEEDED.items() if not all(map(shutil.which, names))}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run all tests, also those whose programs are not installed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests whose programs are not on this machine, unless all are wanted."""
+    if config.getoption("--all"):
+        return
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in missing_parts())]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.getoption("--all"):
+        for mark, packages in missing_parts().items():
+            terminalreporter.write_line(f"left out: the {mark} tests; to run them: apt-get install {packages}")
 
 
 def choices(group: str) -> list[str]:

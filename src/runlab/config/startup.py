@@ -1,5 +1,6 @@
 """What a short run spends most of its time on: getting torch into the process, and out of it. Imports none of it."""
 
+import argparse
 import atexit
 import gc
 import os
@@ -12,6 +13,10 @@ from hydra.core.config_store import ConfigStore
 # Hydra copies its store of built-in configs each time it composes, and a hundred times for --help. It reads copies of
 # the entries anyway, and nobody adds any by then.
 ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
+
+# Python 3.14 formats each help text of argparse as it is added, for which Hydra 1.3 is not made (its issue 3121).
+if hasattr(argparse.ArgumentParser, "_check_help"):
+    argparse.ArgumentParser._check_help = lambda *_: None
 
 
 @contextmanager
