@@ -5,8 +5,10 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.errors import CompactHydraException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
@@ -28,8 +30,12 @@ class Pruned(UserError):
 # A disk that is full, read-only, closed to the user, or broken.
 _DISK = {
     getattr(errno, name)
-    for name in ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
+    for name in ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
 }
+
+_ENTRY = str(Path(sys.argv[0]).absolute())  # train.py
+
+_MISTAKES = (AttributeError, NameError, LookupError, AssertionError, ArithmeticError, NotImplementedError)  # of code
 
 _OURS = "PLAIN_ERRORS"  # set where HYDRA_FULL_ERROR was set by us: processes that are started from here have both
 
@@ -61,7 +67,7 @@ def user_errors(about: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         prefix = f"{about}: " if about and not isinstance(error, InstantiationException) else ""
-        raise UserError(prefix + one_line(error)) from error
+        raise UserError(prefix + one_line(error) + own_place(error)) from error
 
 
 @contextmanager
@@ -80,7 +86,9 @@ def report_errors() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
-        if not (theirs or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)):  # gloo misses another rank
+        if not (
+            theirs or _names_a_folder(error) or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)
+        ):  # gloo misses another rank
             raise
         print(one_line(error), file=sys.stderr)
         sys.exit(1)
@@ -111,7 +119,7 @@ def one_line(error: BaseException) -> str:
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
             return f"{key}: no such option." + suggest(key, names) + f" To add a new one: +{key}=..."
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, OSError) and (error.errno in _DISK or _names_a_folder(error)):
         what = error.filename or "hydra.run.dir"
         return f"{what}: {error.strerror}; mend that, or name another folder; saved work can be resumed with resume="
     text = _first_lines(str(error)) or type(error).__name__
@@ -119,6 +127,34 @@ def one_line(error: BaseException) -> str:
         if said in text:
             return hint
     return text
+
+
+def own_place(error: BaseException) -> str:
+    """Where the user's own code raised an error: file, line and code on lines of their own; "" for a library's error.
+
+    The user's own is what lies neither in the environment nor in this engine.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix, "<")
+    own = [frame for frame in frames if not frame.filename.startswith(libraries) and frame.filename != _ENTRY]
+    # A wrong value is often noticed by a library that the user's code has handed it to: that is no mistake of the code.
+    if not own or isinstance(error, UserError) or not (own[-1] is frames[-1] or isinstance(error, _MISTAKES)):
+        return ""
+    lines = (f'\n  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}' for frame in own)
+    return f" ({type(error).__name__})" + "".join(lines)
+
+
+def _names_a_folder(error: BaseException) -> bool:
+    """Whether an error is about a folder that stands on the command line, as hydra.run.dir."""
+    path = str(getattr(error, "filename", None) or "")
+    folders = [value.strip("'\"") for key, _, value in (a.partition("=") for a in sys.argv) if key.endswith("dir")]
+    return (
+        isinstance(error, OSError)
+        and bool(path)
+        and any(path in folder or folder in path for folder in folders if folder)
+    )
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

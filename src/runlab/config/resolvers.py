@@ -29,4 +29,11 @@ def without_null_groups(argv: list[str]) -> list[str]:
     return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]
 
 
+def project_path(path: str) -> str:
+    """A path in the project, wherever the command is typed; where the engine is installed alone, in this folder."""
+    project = Path(__file__).parents[3]
+    return str(project / path) if (project / "conf").is_dir() else path
+
+
+OmegaConf.register_new_resolver("project_path", project_path, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # conf/train.yaml has it

@@ -31,6 +31,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a full disk the system does not say which file it was
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

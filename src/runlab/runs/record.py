@@ -61,6 +61,9 @@ def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
     if not (run_dir / METRICS).exists() or OmegaConf.to_yaml(read_record(run_dir)) != _record(cfg):
         return None
     metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text())
+    best = run_dir / (metrics["best_checkpoint"] or "")
+    if not best.exists():
+        print(f"{best}: the best checkpoint of this finished run is missing", file=sys.stderr)
     return metrics
 
 

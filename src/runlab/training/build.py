@@ -15,7 +15,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.instantiate import build
-from runlab.config.messages import UserError, one_line
+from runlab.config.messages import UserError, one_line, own_place
 from runlab.config.processes import launched_processes
 from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import RunState
@@ -49,7 +49,7 @@ def _named_as_typed(task: DictConfig) -> Iterator[None]:
         raw: Any = OmegaConf.to_container(task, resolve=False)
         origin = {f"task.{name}": str(value) for name, value in raw.items()}
         named = re.fullmatch(r"\$\{([\w.]+)\}", origin.get(key, ""))
-        raise UserError(f"{named[1] if named else key}: {text}") from error
+        raise UserError(f"{named[1] if named else key}: {text}{own_place(error)}") from error
 
 
 def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
