@@ -1,12 +1,13 @@
 """A data module and callbacks of a user's own, as whoever makes the template theirs would write them first."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import BaseFinetuning
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 
 class Mine(LightningDataModule):
@@ -41,6 +42,21 @@ class TwoOfEach(Mine):
         return [DataLoader(self.set, 64), DataLoader(torch.utils.data.Subset(self.set, range(320)), 64)]
 
     test_dataloader = val_dataloader
+
+
+class Pairs(IterableDataset[Any]):
+    """The samples of a data set as a stream: it has no length."""
+
+    def __init__(self, samples: TensorDataset) -> None:
+        self.samples = samples
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.samples[i] for i in range(len(self.samples)))
+
+
+class Stream(Mine):
+    def train_dataloader(self) -> Any:
+        return DataLoader(Pairs(self.set), self.batch_size)
 
 
 class Thaw(BaseFinetuning):

@@ -243,6 +243,24 @@ def test_a_rate_that_jumps_is_said(composed: Compose, capsys: pytest.CaptureFixt
     assert "the learning rate goes from 0 to 0.02 at optimizer step 40" in capsys.readouterr().err
 
 
+def test_a_schedule_over_a_stream_needs_a_number_of_steps(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"scheduler: needs the number of optimizer steps.*add trainer.max_steps=..."):
+        train(composed(*mine("mine.Stream")))
+
+
+@pytest.mark.parametrize("limit", ["trainer.max_steps=33", "+trainer.max_time=00:00:00:02"])
+def test_a_run_without_a_number_of_epochs(composed: Compose, limit: str) -> None:
+    setting = [*mine("mine.Stream"), "trainer.max_epochs=-1", limit]
+    metrics = train(composed(*setting, "scheduler=linear" if "steps" in limit else "scheduler=none"))
+    assert metrics["global_step"] == 33 or "time" in limit
+    assert metrics["test/acc"] > 0
+
+
+def test_a_run_without_an_end_is_a_line(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"trainer.max_epochs=-1: has no end; add trainer.max_steps=... or"):
+        train(composed(*mine(), "trainer.max_epochs=-1"))
+
+
 # Cases 37 and 40: a run that steps or time have ended within an epoch.
 @pytest.mark.parametrize(("steps", "more"), [(13, 33), (20, 30), (13, 40), (33, -1)])
 def test_more_steps_are_the_steps_of_a_longer_run(composed: Compose, tmp_path: Path, steps: int, more: int) -> None:

@@ -110,7 +110,10 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) ->
             command = os.path.relpath(Path(sys.executable).with_name(command))
         if tested := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
             print(f"test metrics   {tested}")
-        print(f"run folder     {folder}\ndashboard      {command} --logdir {folder}", flush=True)
+        print(
+            f"run folder     {folder}\ndashboard      {command} --logdir {folder} --samples_per_plugin images=0",
+            flush=True,
+        )
     return metrics
 
 
