@@ -15,6 +15,7 @@ from test_resume import assert_equal
 
 from runlab.config.messages import UserError
 from runlab.load import load_run
+from runlab.training.checkpointing import LastCheckpoint
 from train import train
 
 SMALL = ["logger=none", "trainer.limit_train_batches=40", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
@@ -303,3 +304,37 @@ def test_an_override_of_a_resumed_run_is_one_of_its_own_options(quick_cli: Cli, 
     assert wrong.returncode == 1
     assert "callbacks.interrupt.bach=-1: the run to resume has no such option. Did you mean batch?" in wrong.stderr
     assert quick_cli(f"resume={run}", "callbacks.interrupt.batch=-1").returncode == 0
+
+
+# Cases 28 to 30: killed between the last epoch and the end. An error that nobody handles leaves the disk as a kill does.
+AT_THE_END = {
+    "epochs": [],
+    "no monitor": ["monitor=null"],
+    "early stopping": [EARLY, "scheduler=none", "trainer.max_epochs=6"],
+    "steps": ["trainer.max_steps=33", "scheduler=none"],
+    "averaging": ["+callbacks.ema={_target_: lightning.pytorch.callbacks.EMAWeightAveraging, decay: 0.9}"],
+}
+
+
+@pytest.mark.parametrize("hook", ["between best and last", "on_train_end", "on_test_start", "on_test_batch_end"])
+@pytest.mark.parametrize("options", AT_THE_END.values(), ids=AT_THE_END)
+def test_a_kill_at_the_end_is_resumed_equal(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], hook: str
+) -> None:
+    owner: Any = LastCheckpoint
+    name = "on_train_epoch_end" if hook == "between best and last" else hook
+    original = getattr(owner, name)
+
+    def kill(self: Any, trainer: Any, *rest: Any) -> None:
+        if trainer.current_epoch >= 1:
+            raise RuntimeError("killed")
+        original(self, trainer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(composed(*mine(), *options))
+    assert not (tmp_path / "run/metrics.json").exists()
+    train(composed(*mine(), *options, "resume=auto"))
+    train(composed(*mine(), *options, f"run_dir={tmp_path}/straight"))
+    assert_equal(contents(tmp_path / "run"), contents(tmp_path / "straight"))

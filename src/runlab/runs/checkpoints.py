@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there, and hold no code."""
 
 import io
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from runlab.config.messages import UserError
-from runlab.runs.files import CHECKPOINTS, atomic_write
+from runlab.config.processes import rank_zero
+from runlab.runs.files import CHECKPOINTS, LAST, atomic_write
 from runlab.runs.record import read_record
 
 FIXED = (
@@ -102,4 +104,9 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
             if before.get(key) != after.get(key) and f"{group}.{key}" not in cfg.resume_may_change:
                 text = f"{group}.{key}={after.get(key)}: the run to resume has {before.get(key)}"
                 raise UserError(f"{text}; to begin a new one with its weights, add ckpt_path=.../checkpoints/best.ckpt")
+    if (
+        rank_zero() and last != run_dir / LAST
+    ):  # a kill came between the two: a finished run would keep an old last.ckpt
+        with atomic_write(run_dir / LAST) as temporary:
+            shutil.copyfile(last, temporary)
     return last
