@@ -306,7 +306,7 @@ def test_an_override_of_a_resumed_run_is_one_of_its_own_options(quick_cli: Cli, 
     assert quick_cli(f"resume={run}", "callbacks.interrupt.batch=-1").returncode == 0
 
 
-# Cases 28 to 30: killed between the last epoch and the end. An error that nobody handles leaves the disk as a kill does.
+# Cases 28 to 30: killed between the last epoch and the end. An unhandled error leaves the disk as a kill does.
 AT_THE_END = {
     "epochs": [],
     "no monitor": ["monitor=null"],
