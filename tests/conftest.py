@@ -72,7 +72,7 @@ def readme(words: str) -> list[str]:
     """The arguments of the one command in README or docs/ that has these words: what comes after `train.py`."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     lines = [line for page in pages for line in page.read_text().splitlines()]
-    commands = [line for line in lines if re.match(r"\S+ .*train.py .*", line)]
+    commands = [line for line in lines if re.match(r"(python|torchrun|srun) .*train.py .*", line)]
     [command] = [command for command in commands if words in command]
     return shlex.split(command.partition("train.py ")[2], comments=True)
 

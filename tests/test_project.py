@@ -185,7 +185,8 @@ def test_the_example_imports_its_figures_and_the_engine_but_the_figures_nothing_
 def test_the_engine_knows_no_image_class_or_accuracy() -> None:
     words = re.compile(r"\b(images?|class_names|num_classes|labels?|accurac\w+|mnist|digits)\b|/acc\b", re.IGNORECASE)
     for path in ENGINE.rglob("*.py"):
-        assert not words.findall(path.read_text()), path
+        text = path.read_text().replace("--samples_per_plugin images=0", "")  # an option of TensorBoard's
+        assert not words.findall(text), path
 
 
 def lines(*paths: Path) -> int:
