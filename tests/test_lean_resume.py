@@ -31,7 +31,7 @@ def fit(
     epoch_loop = trainer.fit_loop.epoch_loop
     assert isinstance(epoch_loop, LeanEpochLoop)
 
-    def leave() -> None:
+    def leave(ends: bool) -> None:  # noqa: ARG001
         if stop and epoch_loop.batch_progress.total.completed == stop[0]:
             trainer.save_checkpoint(stop[1])
             raise SystemExit(130)
@@ -154,7 +154,7 @@ def test_no_call_where_the_epoch_ends() -> None:
         loop = trainer.fit_loop.epoch_loop
         assert isinstance(loop, LeanEpochLoop)
         progress = loop.batch_progress
-        loop.after_batch.append(lambda progress=progress: called.append(progress.total.completed))  # type: ignore[misc]
+        loop.after_batch.append(lambda ends, progress=progress: called.append(progress.total.completed))  # type: ignore[misc]  # noqa: ARG005
         trainer.fit(Net(), Batches(7), Batches(2))
     assert called == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 1, 2, 3, 4, 5, 6, 8, 9]
 
