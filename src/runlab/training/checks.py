@@ -8,7 +8,7 @@ from torch import Tensor
 
 from runlab.config.messages import Diverged, UserError
 from runlab.data.connector import unresumable
-from runlab.training.logging_step import logs_this_batch
+from runlab.training.logged_values import logs_this_batch
 from runlab.training.processes import of_each_process
 
 

@@ -13,13 +13,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from runlab.data.seeding import seed_all
 from runlab.training.lean_step import LeanStep, is_common_case
-from runlab.training.process_means import ProcessResults
-
-
-def use_lean_loop(trainer: L.Trainer, seed: int, fast: bool) -> None:
-    """Give `trainer` a `LeanEpochLoop`; to be called after the Trainer is built and before `fit`."""
-    old = trainer.fit_loop.epoch_loop
-    trainer.fit_loop.epoch_loop = LeanEpochLoop(trainer, old.min_steps, old.max_steps, seed=seed, fast=fast)
+from runlab.training.logged_values import LoggedValues
 
 
 class LeanEpochLoop(_TrainingEpochLoop):
@@ -41,7 +35,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         self.seed, self.fast = seed, fast
         self.after_batch: list[Callable[[bool], None]] = []
         self.ran_lean = 0
-        self._results: _Results = _Results(training=True)
+        self._results: LoggedValues = LoggedValues(training=True)  # the values logged in training
         self._step: LeanStep | None = None  # None in an epoch whose batches cannot take the short way
         self._between_batches = False  # whether the functions in `after_batch` are being called
         self._resumed_between_batches = False
@@ -148,13 +142,3 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         super().on_load_checkpoint(state_dict)
         self._resumed_between_batches = state_dict.get("between_batches", False)
-
-
-class _Results(ProcessResults):
-    """The values logged in training; knows whether any has come since the connector was last told."""
-
-    changed = True
-
-    def update_metrics(self, key: str, value: Any, batch_size: int) -> None:
-        self.changed = True
-        super().update_metrics(key, value, batch_size)
