@@ -20,9 +20,8 @@ from runlab.config.processes import launched_processes
 from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import RunState
 from runlab.training.checks import CheckFinite, CheckMonitors, CheckShared
-from runlab.training.epoch_metrics import SaveEpochMetrics
+from runlab.training.epoch_state import EpochState
 from runlab.training.fit_loop import use_engine_loops
-from runlab.training.gradients import SaveGradients
 from runlab.training.schedulers import CheckSchedule
 
 
@@ -84,7 +83,6 @@ def _engine(cfg: DictConfig, callbacks: dict[str, Any]) -> list[Callback]:
         CheckFinite(hint),
         CheckShared(),
         CheckSchedule(),
-        SaveGradients(),
-        SaveEpochMetrics(),
+        EpochState(),
         RunState(configured, f"{OmegaConf.to_yaml(cfg.callbacks)}{limits}", hint),
     ]

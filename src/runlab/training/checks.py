@@ -8,8 +8,8 @@ from torch import Tensor
 
 from runlab.config.messages import Diverged, UserError
 from runlab.data.connector import unresumable
+from runlab.training.epoch_state import of_each_process
 from runlab.training.logged_values import logs_this_batch
-from runlab.training.processes import of_each_process
 
 
 class CheckFinite(Callback):
