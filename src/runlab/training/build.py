@@ -19,10 +19,9 @@ from runlab.config.messages import UserError, one_line
 from runlab.config.processes import launched_processes
 from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import RunState
-from runlab.training.checks import CheckFinite, CheckMonitors, CheckShared
+from runlab.training.checks import CheckRun
 from runlab.training.epoch_state import EpochState
 from runlab.training.fit_loop import use_engine_loops
-from runlab.training.schedulers import CheckSchedule
 
 
 def build_task(cfg: DictConfig) -> tuple[LightningDataModule, LightningModule]:
@@ -79,10 +78,7 @@ def _engine(cfg: DictConfig, callbacks: dict[str, Any]) -> list[Callback]:
     limits = {key: cfg.trainer.get(key) for key in ("max_time", "min_epochs", "min_steps")}
     hint = "lower optimizer.lr?" if cfg.optimizer else "lower the learning rate?"
     return [
-        CheckMonitors(cfg.monitor),
-        CheckFinite(hint),
-        CheckShared(),
-        CheckSchedule(),
+        CheckRun(cfg.monitor, hint),
         EpochState(),
         RunState(configured, f"{OmegaConf.to_yaml(cfg.callbacks)}{limits}", hint),
     ]
