@@ -133,6 +133,12 @@ class LeanEpochLoop(_TrainingEpochLoop):
         is_due = batches % trainer.val_check_batch == 0
         return is_due or trainer.should_stop or trainer.received_sigterm
 
+    @property
+    def _is_training_done(self) -> bool:
+        # Lightning's own also looks up `global_step` where there is no limit, at each batch.
+        reached_limit = self.max_steps != -1 and self.global_step >= self.max_steps
+        return reached_limit or self._num_ready_batches_reached()
+
     def on_save_checkpoint(self) -> dict[str, Any]:
         state = super().on_save_checkpoint()
         if self._between_batches:  # left out elsewhere: those checkpoints are as Lightning's

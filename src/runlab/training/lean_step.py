@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
@@ -65,6 +66,14 @@ def _is_defined(owner: object, hook: str, *bases: type) -> bool:
     return callable(function) and getattr(function, "__func__", function) not in inherited
 
 
+def _idle_classes(callback: L.Callback) -> tuple[type, ...]:
+    """The classes whose own hooks of a batch do nothing for this callback."""
+    if not isinstance(callback, ModelCheckpoint):
+        return (L.Callback,)
+    saves_by_batch = callback._every_n_train_steps > 0 or callback._train_time_interval is not None
+    return (L.Callback,) if saves_by_batch else (L.Callback, ModelCheckpoint)
+
+
 class LeanStep:
     """The parts of a batch's way, for the loop to call: transfer, hooks, optimizer step, schedulers.
 
@@ -79,7 +88,7 @@ class LeanStep:
         self._schedules = [config for config in trainer.lr_scheduler_configs if config.interval == "step"]
         self._hooks: dict[str, tuple[list[Callable[..., Any]], Callable[..., Any] | None]] = {}
         for hook in HOOKS:
-            callbacks = [getattr(c, hook) for c in trainer.callbacks if _is_defined(c, hook, L.Callback)]  # type: ignore[attr-defined]  # set by a connector
+            callbacks = [getattr(c, hook) for c in trainer.callbacks if _is_defined(c, hook, *_idle_classes(c))]  # type: ignore[attr-defined]  # set by a connector
             own = getattr(module, hook) if _is_defined(module, hook, L.LightningModule) else None
             if callbacks or own:
                 self._hooks[hook] = callbacks, own
