@@ -15,7 +15,7 @@ from measure import Row, compared
 from digits import data
 from runlab.tracking.loggers import TensorBoardLogger
 from runlab.training import build
-from runlab.training.fit_loop import use_resumable_loops
+from runlab.training.fit_loop import use_engine_loops
 
 N = 7
 SIZE = 16  # samples in a batch: the smaller it is, the more of a step is overhead
@@ -39,7 +39,7 @@ def filled() -> Iterator[None]:
 OUT: dict[str, Out] = {
     "the transform's two steps as one": lambda: patch.object(data, "fused", lambda transform: transform),
     "the lean loop in place of Lightning's": lambda: patch.object(
-        build, "use_resumable_loops", lambda trainer, seed, _: use_resumable_loops(trainer, seed, fast=False)
+        build, "use_engine_loops", lambda trainer, seed, _: use_engine_loops(trainer, seed, fast=False)
     ),
     "TensorBoard's writer left to itself": lambda: patch.object(
         TensorBoardLogger, "save", loggers.TensorBoardLogger.save

@@ -7,7 +7,8 @@ import lightning as L
 import torch
 from loop_cases import Batches, Row, Rows
 
-from runlab.training.lean_loop import LeanEpochLoop, use_lean_loop
+from runlab.training.fit_loop import use_engine_loops
+from runlab.training.lean_loop import LeanEpochLoop
 
 HOOKS = (
     "on_train_start",
@@ -55,7 +56,7 @@ def build(loop: str, callbacks: list[L.Callback], **options: Any) -> L.Trainer:
     quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "cpu", "logger": Rows()}
     trainer = L.Trainer(callbacks=callbacks, **{**quiet, "max_epochs": 2, "log_every_n_steps": 3, **options})
     if loop != "stock":
-        use_lean_loop(trainer, seed=3, fast=loop == "lean")
+        use_engine_loops(trainer, seed=3, fast=loop == "lean")
     return trainer
 
 

@@ -8,7 +8,7 @@ import torch
 from loop_cases import Batches, Net
 from loop_compare import Recorder, build, compare, outcome, ran_lean
 
-from runlab.training.step_hooks import StepHooks
+from runlab.training.lean_step import LeanStep
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*isinstance.treespec, LeafSpec:FutureWarning",  # Lightning 2.6 calls what torch 2.15 deprecates
@@ -121,9 +121,9 @@ def test_batches_go_to_the_device_whatever_it_is(monkeypatch: pytest.MonkeyPatch
         def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
             with monkeypatch.context() as patch:
                 patch.setattr(trainer.strategy, "_root_device", torch.device("meta"))
-                hooks = StepHooks(trainer)
+                step = LeanStep(trainer, trainer.fit_loop.epoch_loop)
                 one, other = torch.ones(2), torch.zeros(3)
-                moved.extend([hooks.transfer(one), *hooks.transfer([one, other]), hooks.transfer({"a": [one]})["a"][0]])
+                moved.extend([step.transfer(one), *step.transfer([one, other]), step.transfer({"a": [one]})["a"][0]])
 
     build("lean", [Moves()], max_epochs=1).fit(Net(), Batches(5), Batches(2))
     assert [value.device.type for value in moved] == ["meta"] * 4

@@ -125,7 +125,7 @@ class NoneBatch(Net):
 @pytest.mark.filterwarnings("ignore:.training_step. returned .None.", "ignore:train_dataloader yielded None")
 @pytest.mark.parametrize(
     ("module", "lean"),
-    [(Extras, 10), (Skips, 10), (NoIndex, 10), (EndsEpoch, 6), (OwnHooks, 10), (Plateau, 10), (PlateauByEpoch, 10)],
+    [(Extras, 10), (Skips, 10), (NoIndex, 10), (EndsEpoch, 6), (OwnHooks, 10), (Plateau, 0), (PlateauByEpoch, 10)],
 )
 def test_modules(module: type[Net], lean: int) -> None:
     compare(module, lean)

@@ -13,8 +13,8 @@ from loop_compare import build, outcome, rows
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassRecall
 
-from runlab.training.epoch_metrics import SaveEpochMetrics
-from runlab.training.gradients import SaveGradients
+from runlab.config.messages import UserError
+from runlab.training.epoch_state import EpochState
 from runlab.training.lean_loop import LeanEpochLoop
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
@@ -27,11 +27,11 @@ def fit(
 ) -> L.Trainer:
     """Train to the end; with `stop`, save and leave after that many batches of the run."""
     torch.manual_seed(1)
-    trainer = build(loop, [SaveGradients(), SaveEpochMetrics(), *options.pop("callbacks", [])], **options)
+    trainer = build(loop, [EpochState(), *options.pop("callbacks", [])], **options)
     epoch_loop = trainer.fit_loop.epoch_loop
     assert isinstance(epoch_loop, LeanEpochLoop)
 
-    def leave() -> None:
+    def leave(ends: bool) -> None:  # noqa: ARG001
         if stop and epoch_loop.batch_progress.total.completed == stop[0]:
             trainer.save_checkpoint(stop[1])
             raise SystemExit(130)
@@ -154,7 +154,7 @@ def test_no_call_where_the_epoch_ends() -> None:
         loop = trainer.fit_loop.epoch_loop
         assert isinstance(loop, LeanEpochLoop)
         progress = loop.batch_progress
-        loop.after_batch.append(lambda progress=progress: called.append(progress.total.completed))  # type: ignore[misc]
+        loop.after_batch.append(lambda ends, progress=progress: called.append(progress.total.completed))  # type: ignore[misc]  # noqa: ARG005
         trainer.fit(Net(), Batches(7), Batches(2))
     assert called == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 1, 2, 3, 4, 5, 6, 8, 9]
 
@@ -173,7 +173,7 @@ def test_a_checkpoint_that_a_validation_saves_within_a_window(accumulate: int, e
     with_gradients = 0
     for path in saved:
         checkpoint = torch.load(path, weights_only=True)
-        with_gradients += "gradients" in checkpoint
+        with_gradients += "gradients" in checkpoint.get("epoch_state", [{}])[0]
         resumed = fit(make, "lean", ckpt_path=path, **options)
         for name in ("weights", "optimizers", "stepped"):
             assert outcome(resumed)[name] == outcome(whole)[name], (path.name, name)
@@ -181,11 +181,10 @@ def test_a_checkpoint_that_a_validation_saves_within_a_window(accumulate: int, e
     assert with_gradients > 0
 
 
-@pytest.mark.parametrize("key", ["gradients", "epoch_metrics"])
-def test_another_number_of_processes_is_refused(key: str, tmp_path: Path) -> None:
+def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     fit(Net, "lean", stop=(2, tmp_path / "two.ckpt"), accumulate_grad_batches=3)
     checkpoint = torch.load(tmp_path / "two.ckpt", weights_only=True)
-    checkpoint[key] *= 2
+    checkpoint["epoch_state"] *= 2
     torch.save(checkpoint, tmp_path / "two.ckpt")
-    with pytest.raises(ValueError, match=r"of 2 process\(es\), this run has 1: resume it with as many"):
+    with pytest.raises(UserError, match=r"by 2 process\(es\), this run has 1; resume it with as many"):
         fit(Net, "lean", ckpt_path=tmp_path / "two.ckpt", accumulate_grad_batches=3)

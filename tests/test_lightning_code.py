@@ -75,6 +75,6 @@ def test_lightnings_code_is_what_the_lean_loop_was_written_from() -> None:
 
     changed = {code.__qualname__: digest(code) for code, known in COPIED.items() if digest(code) != known}
     assert not changed, (
-        f"Lightning {L.__version__} has changed {changed}: compare LeanEpochLoop, LeanStep and StepHooks with it,"
+        f"Lightning {L.__version__} has changed {changed}: compare LeanEpochLoop and LeanStep with it,"
         " then renew the digests here"
     )

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.datasets import MNIST
 
 from digits.networks import LinearClassifier
-from runlab.training.schedulers import decay
+from runlab.training import schedulers
 
 
 def test_gradients_are_those_of_softmax_regression() -> None:
@@ -59,15 +59,15 @@ def test_a_networks_arguments_have_no_second_default(composed: Compose, name: st
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
+    ("name", "expected"),
     [
         ("linear", [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]),
         ("cosine", [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0, 0.0]),
     ],
 )
-def test_decay_ends_at_zero(shape: str, expected: list[float]) -> None:
+def test_the_rate_ends_at_zero(name: str, expected: list[float]) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    scheduler = decay(optimizer, total_steps=4, shape=shape)
+    scheduler = getattr(schedulers, name)(optimizer, total_steps=4)
     rates = []
     for _ in expected:
         rates.append(scheduler.get_last_lr()[0])

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from runlab.config.messages import UserError, user_errors
 from runlab.data.targets import check_classes, check_loaders, inputs_and_targets
-from runlab.training.logging_step import logs_this_batch
+from runlab.training.logged_values import logs_this_batch
 from runlab.training.schedulers import with_scheduler
 
 log = logging.getLogger(__name__)

@@ -19,13 +19,9 @@ from runlab.config.messages import UserError, one_line, own_place
 from runlab.config.processes import launched_processes
 from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import RunState
-from runlab.training.checks import CheckFinite, CheckMonitors, CheckShared
-from runlab.training.epoch_metrics import SaveEpochMetrics
-from runlab.training.fit_loop import use_resumable_loops
-from runlab.training.gradients import SaveGradients
-from runlab.training.logging_step import LogOncePerEpoch
-from runlab.training.process_means import use_process_means
-from runlab.training.schedulers import CheckSchedule
+from runlab.training.checks import CheckRun
+from runlab.training.epoch_state import EpochState
+from runlab.training.fit_loop import use_engine_loops
 
 
 def build_task(cfg: DictConfig) -> tuple[LightningDataModule, LightningModule]:
@@ -60,9 +56,8 @@ def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
     """
     callbacks: dict[str, Any] = build(cfg.callbacks)
     trainer: Trainer = build(cfg.trainer, callbacks=[*callbacks.values(), *_engine(cfg, callbacks)], logger=loggers)
-    use_resumable_loops(trainer, cfg.seed, cfg.fast_loop)
+    use_engine_loops(trainer, cfg.seed, cfg.fast_loop)
     use_resumable_loaders(trainer, cfg.seed)
-    use_process_means(trainer)
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # else deterministic mode writes every new tensor twice
     wanted, cores = trainer.num_devices, os.cpu_count() or 1
@@ -83,12 +78,7 @@ def _engine(cfg: DictConfig, callbacks: dict[str, Any]) -> list[Callback]:
     limits = {key: cfg.trainer.get(key) for key in ("max_time", "min_epochs", "min_steps")}
     hint = "lower optimizer.lr?" if cfg.optimizer else "lower the learning rate?"
     return [
-        LogOncePerEpoch(),
-        CheckMonitors(cfg.monitor),
-        CheckFinite(hint),
-        CheckShared(),
-        CheckSchedule(),
-        SaveGradients(),
-        SaveEpochMetrics(),
+        CheckRun(cfg.monitor, hint),
+        EpochState(),
         RunState(configured, f"{OmegaConf.to_yaml(cfg.callbacks)}{limits}", hint),
     ]

@@ -67,8 +67,8 @@ class LastCheckpoint(Checkpoint):
         if stage == "fit":
             trainer.fit_loop.epoch_loop.after_batch.append(partial(self._save_at_end, trainer))
 
-    def _save_at_end(self, trainer: Trainer) -> None:
-        if trainer.fit_loop.epoch_loop.ends_training() and not unresumable(trainer):
+    def _save_at_end(self, trainer: Trainer, ends: bool) -> None:
+        if ends and not unresumable(trainer):
             trainer.save_checkpoint(self.path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002

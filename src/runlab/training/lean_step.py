@@ -1,19 +1,21 @@
-"""One training batch on the short way: the optimizer's step and the schedulers' as Lightning does them."""
+"""One training batch on the short way: what Lightning does with it in the common case, in the same order."""
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
-
-from runlab.training.step_hooks import StepHooks, is_defined
 
 # Methods of the module that take part in a step: where one is overridden, Lightning's own loop runs.
 STEP_METHODS = (
@@ -26,105 +28,173 @@ STEP_METHODS = (
     "_on_before_batch_transfer",
     "_apply_batch_transfer_handler",
 )
+HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
 
 
-def is_common_case(trainer: L.Trainer, loop: _TrainingEpochLoop) -> bool:
-    """Whether a batch of this run is: forward, zero_grad, backward and one optimizer step on one device, no more."""
+def is_common_case(trainer: L.Trainer, loop: _TrainingEpochLoop, data_fetcher: _DataFetcher) -> bool:
+    """Whether a batch of this epoch is: forward, zero_grad, backward and one optimizer step on one device, no more."""
     module = trainer.lightning_module
     return (
         type(trainer.strategy) is SingleDeviceStrategy
         and trainer.strategy.model is module
         and type(trainer.precision_plugin) is Precision
         and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]  # set by a connector
+        and type(data_fetcher) is _PrefetchDataFetcher
+        and trainer._val_check_time_interval is None  # type: ignore[attr-defined]  # set by a connector
         and module.automatic_optimization
         and not loop.automatic_optimization._skip_backward
         and trainer.accumulate_grad_batches == 1
         and not trainer.gradient_clip_val
         and len(trainer.optimizers) == 1
         and not isinstance(trainer.optimizers[0], LightningOptimizer)
-        and not any(is_defined(module, method, L.LightningModule) for method in STEP_METHODS)
+        and not any(c.reduce_on_plateau and c.interval == "step" for c in trainer.lr_scheduler_configs)
+        and not any(_is_defined(module, method, L.LightningModule) for method in STEP_METHODS)
     )
 
 
-class LeanStep:
-    """Runs the optimizer's and the schedulers' part of a batch, with the counters of the loop it is made for.
+def _is_defined(owner: object, hook: str, *bases: type) -> bool:
+    """Whether `owner` has a function of its own named `hook`, instead of one inherited from one of `bases`."""
+    function = getattr(owner, hook)
+    inherited = [getattr(base, hook, None) for base in bases]
+    return callable(function) and getattr(function, "__func__", function) not in inherited
 
-    Made anew for each epoch, since callbacks and hooks may be others by then.
+
+def _idle_classes(callback: L.Callback) -> tuple[type, ...]:
+    """The classes whose own hooks of a batch do nothing for this callback."""
+    if not isinstance(callback, ModelCheckpoint):
+        return (L.Callback,)
+    saves_by_batch = callback._every_n_train_steps > 0 or callback._train_time_interval is not None
+    return (L.Callback,) if saves_by_batch else (L.Callback, ModelCheckpoint)
+
+
+class LeanStep:
+    """The parts of a batch's way, for the loop to call: transfer, hooks, optimizer step, schedulers.
+
+    Made anew for each epoch, since callbacks and hooks may be others by then. While a function of the user's runs, the
+    module's `_current_fx_name` is its name, by which `self.log` knows who is logging.
     """
 
     def __init__(self, trainer: L.Trainer, loop: _TrainingEpochLoop) -> None:
         self._trainer, self._loop, self._module = trainer, loop, trainer.lightning_module
-        self.hooks = StepHooks(trainer)
-        self._takes_index = is_param_in_hook_signature(self._module.training_step, "batch_idx", min_args=2)
+        module, device = self._module, trainer.strategy.root_device
+        self._takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+        self._schedules = [config for config in trainer.lr_scheduler_configs if config.interval == "step"]
+        self._hooks: dict[str, tuple[list[Callable[..., Any]], Callable[..., Any] | None]] = {}
+        for hook in HOOKS:
+            callbacks = [getattr(c, hook) for c in trainer.callbacks if _is_defined(c, hook, *_idle_classes(c))]  # type: ignore[attr-defined]  # set by a connector
+            own = getattr(module, hook) if _is_defined(module, hook, L.LightningModule) else None
+            if callbacks or own:
+                self._hooks[hook] = callbacks, own
+        # Lightning's rule for which of module and data module has the say, with its warning where both define a hook.
+        owner = trainer._data_connector._datahook_selector.get_instance  # type: ignore[union-attr]  # set by fit
+        defined = {
+            hook: _is_defined(owner(hook), hook, L.LightningModule, L.LightningDataModule)
+            for hook in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+        }
+        self._own_transfer = defined["on_before_batch_transfer"] or defined["transfer_batch_to_device"]
+        self._after_transfer = "on_after_batch_transfer" if defined["on_after_batch_transfer"] else None
+        self._transfer_owner = owner("on_after_batch_transfer")
+        self._device, self._on_cpu = device, device.type == "cpu"
+
+    def call(self, hook: str, *args: Any) -> Any:
+        """Call `hook` of each callback, then of the module; return what the module's returns."""
+        if hook not in self._hooks:
+            return None
+        callbacks, own = self._hooks[hook]
+        names = self._module.__dict__
+        previous, names["_current_fx_name"] = names["_current_fx_name"], hook
+        for function in callbacks:
+            function(self._trainer, self._module, *args)
+        response = own(*args) if own else None
+        names["_current_fx_name"] = previous
+        return response
+
+    def _call_as(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call a function with `name` as the module's `_current_fx_name`; where it raises, the name stays, as usual."""
+        names = self._module.__dict__  # nn.Module.__setattr__ would take ten times as long
+        previous, names["_current_fx_name"] = names["_current_fx_name"], name
+        result = function(*args, **options)
+        names["_current_fx_name"] = previous
+        return result
+
+    def transfer(self, batch: Any) -> Any:
+        """Move `batch` to the device, by way of the transfer hooks."""
+        if self._own_transfer:
+            batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
+            return call._call_strategy_hook(self._trainer, "batch_to_device", batch, dataloader_idx=0)
+        if self._on_cpu and type(batch) in (list, tuple) and all(type(x) is Tensor and x.is_cpu for x in batch):
+            batch = type(batch)(batch)  # a training step may change a list that the loader hands out again
+        else:
+            batch = self._module.transfer_batch_to_device(batch, self._device, 0)
+        if self._after_transfer:
+            own = self._transfer_owner is self._module  # Lightning names only the module's
+            name = self._after_transfer if own else "batch_to_device"
+            batch = self._call_as(name, self._transfer_owner.on_after_batch_transfer, batch, 0)
+        return batch
 
     def optimize(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One step of the optimizer; returns `training_step`'s output as `on_train_batch_end` gets it."""
-        module, hooks, takes_index = self._module, self.hooks, self._takes_index
-        optimizer = self._trainer.optimizers[0]
-        progress = self._loop.automatic_optimization.optim_progress.optimizer
-        step, zero_grad = progress.step, progress.zero_grad
-        names = module.__dict__  # see StepHooks
-        outputs: dict[str, Any] | None = None
-
-        def forward_backward() -> None:
-            nonlocal outputs
-            names["_current_fx_name"] = "training_step"
-            output = module.training_step(batch, batch_idx) if takes_index else module.training_step(batch)
-            names["_current_fx_name"] = "optimizer_step"
-            loss: Tensor | None
-            if isinstance(output, Tensor):
-                loss, outputs = output, {"loss": output.detach().clone()}
-            else:
-                result = ClosureResult.from_training_step_output(output)
-                loss, outputs = result.closure_loss, {} if result.loss is None else result.asdict()
-            if loss is None:
-                Closure.warning_cache.warn(
-                    "`training_step` returned `None`. If this was on purpose, ignore this warning..."
-                )
-            zero_grad.increment_ready()
-            hooks.call("on_before_zero_grad", optimizer)
-            zero_grad.increment_started()
-            optimizer.zero_grad()
-            zero_grad.increment_completed()
-            if loss is not None:
-                names["_current_fx_name"] = "backward"
-                hooks.call("on_before_backward", loss)
-                loss.backward()
-                hooks.call("on_after_backward")
-                names["_current_fx_name"] = "optimizer_step"
+        optimizer, outputs = self._trainer.optimizers[0], None
 
         def closure() -> Tensor | None:
-            if torch.is_grad_enabled():
-                forward_backward()
-            else:  # an optimizer that calls its closure under no_grad
-                with torch.enable_grad():
-                    forward_backward()
-            hooks.call("on_before_optimizer_step", optimizer)
-            assert outputs is not None
+            nonlocal outputs
+            with torch.enable_grad():  # some optimizers call it under no_grad
+                loss, outputs = self._forward(batch, batch_idx)
+                self._zero_grad(optimizer)
+                if loss is not None:
+                    self._call_as("backward", self._backward, loss)
+            self.call("on_before_optimizer_step", optimizer)
             return outputs.get("loss")
 
-        previous, names["_current_fx_name"] = names["_current_fx_name"], "optimizer_step"
-        step.increment_ready()
-        optimizer.step(closure=closure)  # type: ignore[arg-type]  # None where training_step returned None, as in Lightning
-        step.increment_completed()
-        names["_current_fx_name"] = previous
+        progress = self._loop.automatic_optimization.optim_progress.optimizer.step
+        progress.increment_ready()
+        self._call_as("optimizer_step", optimizer.step, closure=closure)
+        progress.increment_completed()
         if outputs is None:  # the optimizer never called its closure: raise Lightning's error
             return Closure(lambda: ClosureResult(None)).consume_result().asdict()
         return outputs
 
+    def _forward(self, batch: Any, batch_idx: int) -> tuple[Tensor | None, dict[str, Any]]:
+        """The loss to go backward from, None to leave that out, and the output for `on_train_batch_end`."""
+        args = (batch, batch_idx) if self._takes_index else (batch,)
+        output = self._call_as("training_step", self._module.training_step, *args)
+        if isinstance(output, Tensor):
+            return output, {"loss": output.detach().clone()}
+        result = ClosureResult.from_training_step_output(output)
+        if result.closure_loss is None:
+            Closure.warning_cache.warn(
+                "`training_step` returned `None`. If this was on purpose, ignore this warning..."
+            )
+            return None, {}
+        return result.closure_loss, result.asdict()
+
+    def _zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        progress = self._loop.automatic_optimization.optim_progress.optimizer.zero_grad
+        progress.increment_ready()
+        self.call("on_before_zero_grad", optimizer)
+        progress.increment_started()
+        optimizer.zero_grad()
+        progress.increment_completed()
+
+    def _backward(self, loss: Tensor) -> None:
+        self.call("on_before_backward", loss)
+        loss.backward()
+        self.call("on_after_backward")
+
     def step_schedulers(self) -> None:
         """Step the schedulers that are due after this batch, but those that wait for a metric."""
-        loop, names = self._loop, self._module.__dict__
-        for config in self._trainer.lr_scheduler_configs:
-            if (
-                config.interval == "step"
-                and not config.reduce_on_plateau
-                and loop.batch_progress.current.ready % config.frequency == 0
-            ):
+        loop = self._loop
+        for config in self._schedules:
+            if loop.batch_progress.current.ready % config.frequency == 0:
                 loop.scheduler_progress.increment_ready()
-                previous, names["_current_fx_name"] = names["_current_fx_name"], "lr_scheduler_step"
-                config.scheduler.step()  # type: ignore[call-arg]  # none that wait for a metric
-                names["_current_fx_name"] = previous
+                self._call_as("lr_scheduler_step", config.scheduler.step)
                 loop.scheduler_progress.increment_completed()
         if loop._num_ready_batches_reached():
             loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)

@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from runlab.config.processes import in_sweep
-from runlab.training.logging_step import logs_this_batch
+from runlab.training.logged_values import logs_this_batch
 
 
 class LearningRate(Callback):
@@ -54,8 +54,8 @@ def filter_warnings() -> None:
         "Checkpoint directory .* exists and is not empty",  # a resumed run's own
         "Total length of .* across ranks is zero",  # no validation data is a choice
         "The `srun` command is available on your system but is not used",  # where SLURM is, not every run is its job
-        "The number of training batches .* is smaller than the logging interval",  # LogOncePerEpoch lowers that
+        "The number of training batches .* is smaller than the logging interval",  # ResumableFitLoop lowers that
         "Be aware that when using `ckpt_path`",  # dropping one is a choice; RunState sees to the others
-        "It is recommended to use `self.log.*sync_dist=True",  # epoch_metrics.py averages over processes
+        "It is recommended to use `self.log.*sync_dist=True",  # LoggedValues averages over processes
     ):
         warnings.filterwarnings("ignore", message)

@@ -2,12 +2,11 @@
 
 import inspect
 import math
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -16,20 +15,14 @@ from runlab.config.messages import UserError
 OF_LIGHTNING = ("interval", "frequency", "monitor", "strict")  # options of a scheduler's config that are not torch's
 
 
-def decay(optimizer: Optimizer, total_steps: int, shape: str) -> LambdaLR:
-    """Let the learning rate fall to zero over `total_steps` optimizer steps: linear, or cosine (half a cosine)."""
-    factor = {"linear": lambda t: 1 - t, "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2}[shape]
-    return LambdaLR(optimizer, lambda step: factor(min(step / total_steps, 1.0)))
-
-
 def linear(optimizer: Optimizer, total_steps: int) -> LambdaLR:
     """Let the learning rate fall in a straight line to zero over `total_steps` optimizer steps."""
-    return decay(optimizer, total_steps, "linear")
+    return LambdaLR(optimizer, lambda step: 1 - min(step / total_steps, 1.0))
 
 
 def cosine(optimizer: Optimizer, total_steps: int) -> LambdaLR:
     """Let the learning rate fall along half a cosine to zero over `total_steps` optimizer steps."""
-    return decay(optimizer, total_steps, "cosine")
+    return LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * min(step / total_steps, 1.0))) / 2)
 
 
 def with_scheduler(optimizer: Optimizer, scheduler: Callable[..., Any] | None, trainer: Trainer) -> Any:
@@ -70,30 +63,3 @@ def step_plateau(trainer: Trainer, epoch: int, metrics: dict[str, float]) -> Non
         due = config.reduce_on_plateau and config.interval == "epoch" and (epoch + 1) % config.frequency == 0
         if due and config.monitor in metrics:
             config.scheduler.step(metrics[config.monitor])  # type: ignore[arg-type]  # ReduceLROnPlateau takes it
-
-
-class CheckSchedule(Callback):
-    """Looks at the schedule of a resumed run that is longer than it was when the schedule was made.
-
-    `UserError` where the schedule ends too early for it, as OneCycleLR's; a line where the rate jumps, as it does where
-    a schedule over the whole run is now over more steps.
-    """
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        steps = trainer.global_step
-        if not steps:
-            return
-        for config in trainer.lr_scheduler_configs:
-            scheduler: Any = config.scheduler
-            total = getattr(scheduler, "total_steps", None)
-            if total is not None and config.interval == "step" and trainer.estimated_stepping_batches > total:
-                raise UserError(
-                    f"scheduler: {type(scheduler).__name__} ends after {total} optimizer steps and cannot be extended;"
-                    " begin a new run with ckpt_path=.../checkpoints/last.ckpt"
-                )
-            if isinstance(scheduler, LambdaLR):
-                factor = scheduler.lr_lambdas[0](scheduler.last_epoch)
-                before, after = scheduler.optimizer.param_groups[0]["lr"], scheduler.base_lrs[0] * factor
-                if trainer.is_global_zero and not math.isclose(before, after, rel_tol=1e-6, abs_tol=1e-12):
-                    words = f"the learning rate goes from {before:.4g} to {after:.4g} at optimizer step {steps}"
-                    print(f"scheduler: {words}, as the schedule is for another number of steps now", file=sys.stderr)

@@ -64,9 +64,9 @@ class StopOnSignal(Callback):
         elif not self.signum:
             self.signum, self.since = signum, time.monotonic()
 
-    def _after_batch(self, trainer: Trainer) -> None:
+    def _after_batch(self, trainer: Trainer, ends: bool) -> None:
         # Not called after an epoch's last batch. Several ranks agree now and then.
-        if trainer.fit_loop.epoch_loop.ends_training():
+        if ends:
             return
         if trainer.world_size == 1:
             if self.signum:

@@ -7,7 +7,7 @@ import pytest
 from loop_cases import Batches, Net, TwoOptimizers
 from loop_compare import build, rows
 
-from runlab.training.logging_step import LogOncePerEpoch, logs_this_batch
+from runlab.training.logged_values import logs_this_batch
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*isinstance.treespec, LeafSpec:FutureWarning",  # Lightning 2.6 calls what torch 2.15 deprecates
@@ -32,7 +32,7 @@ class Tells(L.Callback):
 
 def logged(module: L.LightningModule, length: int, **options: Any) -> tuple[list[int | None], list[int]]:
     """The steps at which the training loss was logged, and the batches told beforehand."""
-    trainer = build("lean", [LogOncePerEpoch(), tells := Tells()], **options)
+    trainer = build("lean", [tells := Tells()], **options)
     trainer.fit(module, Batches(length), Batches(2))
     return [step for step, values in rows(trainer) if "loss" in values], tells.batches
 

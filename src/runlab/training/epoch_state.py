@@ -1,0 +1,124 @@
+"""What an epoch has gathered so far, in checkpoints: gradients, logged values and metrics."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
+from lightning.pytorch.utilities.memory import recursive_detach
+from torchmetrics import Metric
+
+from runlab.config.messages import UserError
+
+REDUCTIONS = (torch.mean, torch.sum, torch.min, torch.max, sum, min, max)  # all that `self.log` takes
+METRICS = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")  # attributes of Lightning's connector
+
+
+def of_each_process(trainer: L.Trainer, mine: Any) -> list[Any]:
+    """Return `mine` of every process, in the order of their ranks. All of them have to call it."""
+    if trainer.world_size == 1:
+        return [mine]
+    every = [None] * trainer.world_size
+    torch.distributed.all_gather_object(every, mine)
+    return every
+
+
+class EpochState(L.Callback):
+    """Saves what Lightning leaves out of a checkpoint within an epoch, and puts it back on a resume.
+
+    The gradients of an accumulation window: without them a resumed run would step with part of them. With manual
+    optimization they are saved whenever there are any, as what to keep between batches is the module's own affair.
+    And what `self.log` and torchmetrics have gathered: without it `self.log(..., on_epoch=True)` would give the mean
+    over the rest of the epoch alone.
+
+    `checkpoint["epoch_state"]` is a list with the state of each process; it is missing where there is nothing to save.
+    Every process has to take part in saving. `UserError` on resuming with another number of processes.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        state: dict[str, Any] = {}
+        if not pl_module.automatic_optimization or trainer.fit_loop._should_accumulate():
+            gradients = {name: p.grad.detach() for name, p in pl_module.named_parameters() if p.grad is not None}
+            state |= {"gradients": gradients} if gradients else {}
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        if epochs.processed < epochs.ready:
+            results = trainer.fit_loop.epoch_loop._results
+            state["logged"] = {key: _saved_value(value) for key, value in results.items() if not value.has_reset}
+            state["torchmetrics"] = {n: _saved_metric(m) for n, m in _metrics(pl_module).items() if m._update_count}
+            state["connector"] = {name: dict(getattr(trainer._logger_connector, name)) for name in METRICS}
+        every = of_each_process(trainer, state)
+        if any(every):
+            checkpoint["epoch_state"] = every
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        every = checkpoint.get("epoch_state", [{}] * trainer.world_size)
+        if len(every) != trainer.world_size:
+            raise UserError(
+                f"trainer.devices: the checkpoint was saved within an epoch by {len(every)} process(es), this run has"
+                f" {trainer.world_size}; resume it with as many"
+            )
+        self._loaded = every[trainer.global_rank]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        state, self._loaded = self._loaded, {}
+        for name, gradient in state.get("gradients", {}).items():
+            parameter = pl_module.get_parameter(name)
+            parameter.grad = gradient.to(parameter.device)
+        if "logged" not in state:
+            return
+        metrics, results, connector = (
+            _metrics(pl_module),
+            trainer.fit_loop.epoch_loop._results,
+            trainer._logger_connector,
+        )
+        for name in metrics.keys() & state["torchmetrics"].keys():
+            _restore_metric(metrics[name], state["torchmetrics"][name])
+        for key, saved in state["logged"].items():
+            results[key] = _restored_value(saved, metrics, trainer)
+        for name, values in state["connector"].items():
+            getattr(connector, name).update(values)
+        # In the first batch that it sees of an epoch the connector drops what is left of the last one: say that the
+        # first batch has been.
+        connector._first_loop_iter = True
+
+
+def _metrics(module: L.LightningModule) -> dict[str, Metric]:
+    return {name: metric for name, metric in module.named_modules() if isinstance(metric, Metric)}
+
+
+def _saved_metric(metric: Metric) -> dict[str, Any]:
+    counted = {"_update_count": metric._update_count, "_forward_cache": metric._forward_cache}
+    return metric._copy_state_dict() | counted
+
+
+def _restore_metric(metric: Metric, saved: dict[str, Any]) -> None:
+    for name, value in saved.items():
+        setattr(metric, name, value)
+    metric._computed = None
+    metric.to(metric.device)
+
+
+def _saved_value(metric: _ResultMetric) -> dict[str, Any]:
+    """One logged value as plain values and tensors; of a torchmetrics object only its name in the module."""
+    meta = metric.meta
+    names = ["_forward_cache", "_update_count"]
+    names += ["value"] * metric.is_tensor + ["cumulated_batch_size"] * (metric.is_tensor and meta.is_mean_reduction)
+    return {
+        "meta": vars(meta) | {"reduce_fx": REDUCTIONS.index(meta.reduce_fx), "_sync": None},
+        "sync": {"_should": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only},
+        "state": {name: recursive_detach(getattr(metric, name)) for name in names},
+    }
+
+
+def _restored_value(saved: dict[str, Any], metrics: dict[str, Metric], trainer: L.Trainer) -> _ResultMetric:
+    meta = _Metadata(**saved["meta"] | {"reduce_fx": REDUCTIONS[saved["meta"]["reduce_fx"]]})
+    # As LightningModule.log makes it; a process group of the user's own cannot be saved.
+    meta.sync = _Sync(fn=trainer.strategy.reduce, **saved["sync"])
+    metric = _ResultMetric(meta, is_tensor="value" in saved["state"])
+    vars(metric).update(saved["state"])
+    if not metric.is_tensor:
+        metric.value = metrics[saved["meta"]["metric_attribute"]]
+    return metric.to(trainer.strategy.root_device)

@@ -1,0 +1,42 @@
+"""What `self.log` gathers in a run: on which steps it reaches the loggers, and its means over all processes."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+
+
+def logs_this_batch(trainer: L.Trainer) -> bool:
+    """Whether what is logged in the current training batch goes to the loggers.
+
+    Lightning's own rule: every `log_every_n_steps`-th batch after which an optimizer stepped. That is no matter of
+    `global_step`, which counts each of several optimizers. Holds from `on_train_batch_start` to `on_train_batch_end`.
+    """
+    if not (trainer._logger_connector.should_update_logs or trainer.fast_dev_run):  # type: ignore[attr-defined]  # set by a connector
+        return False
+    return not (trainer.lightning_module.automatic_optimization and trainer.fit_loop._should_accumulate())
+
+
+class LoggedValues(_ResultCollection):
+    """Lightning's collection of logged values, whose epoch values are those of all processes together.
+
+    Lightning leaves this to `sync_dist=True` at each call, without which the first process's values are reported, and
+    then divides by a mean number of samples that it has rounded to a whole one. `changed` says whether any value has
+    come since it was last set to False.
+    """
+
+    changed = True
+
+    def log(self, fx: str, name: str, value: Any, **options: Any) -> None:
+        in_epoch = options.get("on_epoch", True) and not options.get("rank_zero_only")
+        if in_epoch and torch.distributed.is_initialized():
+            options["sync_dist"] = True
+        super().log(fx, name, value, **options)
+
+    def update_metrics(self, key: str, value: Any, batch_size: int) -> None:
+        self.changed = True
+        super().update_metrics(key, value, batch_size)
+        metric = self[key]
+        if torch.distributed.is_initialized() and metric.is_tensor and metric.meta.is_mean_reduction:
+            metric.cumulated_batch_size = metric.cumulated_batch_size.double()
