@@ -17,14 +17,14 @@ from runlab.config.messages import UserError
 from runlab.data.batch_order import BatchOrder
 from runlab.data.fused import fused
 from runlab.data.in_memory import InMemoryDataset, split
-from runlab.data.resumable import ResumableLoader
+from runlab.data.loaders import ResumableLoader
 from runlab.training.build import build_task, build_trainer
 from runlab.training.progress import filter_warnings
 
 
 def resumable(loader: Any, epoch: int = 0, seed: int = 0) -> ResumableLoader:
     """What the engine puts in place of a loader, at the start of an epoch."""
-    return ResumableLoader(loader, seed, lambda: (epoch, 0, 0))
+    return ResumableLoader(loader, seed, lambda _: (epoch, 0, 0), training=True)
 
 
 def drawn(size: int, batch_size: int, drop_last: bool, shuffle: bool, place: tuple[int, int, int, int]) -> Any:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
-from runlab.data.generators import derive_seed, generators_of, seed_generator
-from runlab.data.seeding import preserved_random_states, seed_all
+from runlab.data.seeding import derive_seed, generators_of, seed_all
 
 
 class BatchOrder:
@@ -25,21 +25,24 @@ class BatchOrder:
         batches: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
         if isinstance(batches, _IndexBatchSamplerWrapper):  # Lightning's, for prediction
             batches = batches._batch_sampler
-        inner = getattr(batches, "sampler", None)
+        self.samplers = [batches, batches.sampler] if hasattr(batches, "sampler") else [batches]
         # The sampler's indices are shared out and then put into batches, unless the user's class makes the batches.
         self.makes_batches = loader.batch_sampler is not None and type(batches) is BatchSampler
-        self.source: Any = inner if self.makes_batches else batches
+        self.source: Any = self.samplers[-1] if self.makes_batches else batches
         self.batch_size: int = batches.batch_size if self.makes_batches else 1
         self.drop_last: bool = self.makes_batches and batches.drop_last
-        self.generator, self.samplers = loader.generator, [batches] if inner is None else [batches, inner]
-        shared = any(hasattr(sampler, "num_replicas") for sampler in self.samplers)
-        self.rank, self.world = (0, 1) if shared else (rank, world)
-        self.equal = equal
+        if any(hasattr(sampler, "num_replicas") for sampler in self.samplers):
+            rank, world = 0, 1
+        self.generator, self.rank, self.world, self.equal = loader.generator, rank, world, equal
 
     def __len__(self) -> int:
         """How many batches this process gets in an epoch."""
-        share = self._share(len(self.source))
-        return share // self.batch_size if self.drop_last else -(-share // self.batch_size)
+        return -(-self._share(len(self.source)) // self.batch_size)
+
+    def _share(self, size: int) -> int:
+        """How many of `size` indices this process gets."""
+        share = size // self.world if self.equal else len(range(self.rank, size, self.world))
+        return share - share % self.batch_size if self.drop_last else share
 
     def draw(self, seed: int, epoch: int, repetition: int, device: torch.device | None) -> Sequence[Any]:
         """Draw the batches of an epoch, or of a repetition in it.
@@ -49,8 +52,6 @@ class BatchOrder:
         """
         order = self._order(seed, epoch, repetition)
         share = self._share(len(order))
-        if self.drop_last:
-            share -= share % self.batch_size
         mine = order[self.rank :: self.world][:share]
         if not self.makes_batches:
             return mine
@@ -60,32 +61,21 @@ class BatchOrder:
             mine = mine.tolist()
         return [mine[start : start + self.batch_size] for start in range(0, share, self.batch_size)]
 
-    def _share(self, size: int) -> int:
-        return size // self.world if self.equal else len(range(self.rank, size, self.world))
-
     def _order(self, seed: int, epoch: int, repetition: int) -> Any:
         """What all processes share: a tensor, or a list of what the user's sampler gives."""
-        source = self.source
+        source, size = self.source, len(self.source)
         drawn = derive_seed(seed, epoch, repetition)
         if self.makes_batches and type(source) is SequentialSampler:
-            return torch.arange(len(source))
-        if self.makes_batches and _is_plain_shuffle(source):
+            return torch.arange(size)
+        is_shuffle = type(source) is RandomSampler and not source.replacement and size == len(source.data_source)
+        if self.makes_batches and is_shuffle:  # of a whole dataset, each index once
             if repetition == 0:
                 drawn = (seed * 1_000_003 + epoch) % 2**63  # each pair's own, for 10^6 epochs
-            return torch.randperm(len(source), generator=torch.Generator().manual_seed(drawn))
+            return torch.randperm(size, generator=torch.Generator().manual_seed(drawn))
         for sampler in self.samplers:
             # Lightning does this too, but not yet where it begins to iterate early, and not for batch samplers.
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):
                 set_epoch(epoch)
-        with preserved_random_states():
-            seed_all(drawn)
-            for generator in generators_of(self, *self.samplers):
-                seed_generator(generator, drawn)
-            return list(islice(source, len(source)))  # the whole order at once: nobody else draws in between
-
-
-def _is_plain_shuffle(sampler: Any) -> bool:
-    """Whether it is torch's shuffle of a whole dataset, each index once."""
-    if type(sampler) is not RandomSampler or sampler.replacement:
-        return False
-    return sampler.num_samples == len(sampler.data_source)
+        with isolate_rng(include_cuda=torch.cuda.is_initialized()):
+            seed_all(drawn, generators_of(self, *self.samplers))
+            return list(islice(source, size))  # the whole order at once: nobody else draws in between

@@ -9,32 +9,7 @@ from lightning.pytorch.trainer.connectors.data_connector import _DataConnector, 
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from torch.utils.data import DataLoader
 
-from runlab.data.resumable import ResumableLoader, SeededLoader, is_ordinary
-from runlab.data.wrapper import LoaderWrapper, Progress, SeededIterable
-
-
-class TrainerProgress:
-    """Where a Trainer is with a loader: a `Progress`.
-
-    Outside of `fit` it is epoch 0: a test draws the same after the training as from a checkpoint.
-    """
-
-    def __init__(self, trainer: pl.Trainer) -> None:
-        self.trainer = trainer
-        self.loader: LoaderWrapper | None = None  # which asks
-
-    def __call__(self) -> tuple[int, int, int]:
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            return 0, 0, 0
-        loop: Any = self.trainer.fit_loop
-        epoch = loop.epoch_progress.current.processed
-        for number, loader in enumerate([] if loop._combined_loader is None else loop._combined_loader.flattened):
-            if loader is self.loader:
-                return epoch, loop.epoch_loop.batch_progress.current.ready, number
-        return epoch, 0, 0  # for validation
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "TrainerProgress":
-        return self  # a copied loader still belongs to this Trainer
+from runlab.data.loaders import LoaderWrapper, ResumableLoader, SeededIterable, is_ordinary
 
 
 class ResumableDataConnector(_DataConnector):
@@ -48,25 +23,32 @@ class ResumableDataConnector(_DataConnector):
         if isinstance(dataloader, LoaderWrapper):  # in a CombinedLoader of the user's, which an earlier stage has seen
             dataloader = dataloader._user_loader
         # In Lightning, use_distributed_sampler=true shares the data by its own rules, and predicting notes the indices.
-        dataloader = super()._prepare_dataloader(dataloader, shuffle=shuffle, mode=mode)
-        if isinstance(dataloader, _Stateful):
-            return dataloader
+        loader: Any = super()._prepare_dataloader(dataloader, shuffle=shuffle, mode=mode)
+        if isinstance(loader, _Stateful):
+            return loader
         # What Lightning does with a DataLoader after this, it would not do with what stands in for one.
-        _worker_check(self.trainer, dataloader, name=f"{mode.dataloader_prefix}_dataloader")
-        return self._wrap(dataloader, is_training=mode == RunningStage.TRAINING)
-
-    def _wrap(self, loader: Any, is_training: bool) -> LoaderWrapper:
-        progress = TrainerProgress(self.trainer)
-        progress.loader = wrapper = self._wrapper(loader, progress, is_training)
-        return wrapper
-
-    def _wrapper(self, loader: Any, progress: Progress, is_training: bool) -> LoaderWrapper:
+        _worker_check(self.trainer, loader, name=f"{mode.dataloader_prefix}_dataloader")
         if not is_ordinary(loader):
             _auto_add_worker_init_fn(loader, self.trainer.global_rank)
-            return SeededIterable(loader, self.seed, progress)
-        shares = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-        kind = ResumableLoader if is_training else SeededLoader
-        return kind(loader, self.seed, progress, shares["rank"], shares["num_replicas"])
+            return SeededIterable(loader, self.seed, self._progress)
+        share = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+        is_training = mode == RunningStage.TRAINING
+        place = share["rank"], share["num_replicas"]
+        return ResumableLoader(loader, self.seed, self._progress, *place, training=is_training)
+
+    def _progress(self, loader: LoaderWrapper) -> tuple[int, int, int]:
+        """Where the Trainer is with a loader: a `Progress`.
+
+        Outside of `fit` it is epoch 0: a test draws the same after the training as from a checkpoint.
+        """
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return 0, 0, 0
+        loop: Any = self.trainer.fit_loop
+        epoch = loop.epoch_progress.current.processed
+        training = [] if loop._combined_loader is None else loop._combined_loader.flattened
+        if loader not in training:  # it is for validation
+            return epoch, 0, 0
+        return epoch, loop.epoch_loop.batch_progress.current.ready, training.index(loader)
 
 
 def use_resumable_loaders(trainer: pl.Trainer, seed: int) -> None:
@@ -82,10 +64,12 @@ def use_resumable_loaders(trainer: pl.Trainer, seed: int) -> None:
 def unresumable(trainer: pl.Trainer) -> list[str]:
     """Name the training loaders that cannot be resumed within an epoch, by class; known once they are set up."""
     combined = trainer.fit_loop._combined_loader
-    loaders = [] if combined is None else combined.flattened
-    return [_name(loader._user_loader) for loader in loaders if isinstance(loader, SeededIterable)]
-
-
-def _name(loader: Any) -> str:
-    name = type(loader).__name__
-    return f"{name} of {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else name
+    loaders = (
+        []
+        if combined is None
+        else [loader._user_loader for loader in combined.flattened if isinstance(loader, SeededIterable)]
+    )
+    return [
+        f"DataLoader of {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else type(loader).__name__
+        for loader in loaders
+    ]
