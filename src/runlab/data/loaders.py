@@ -1,26 +1,15 @@
 """Wrappers of a user's data loader, which repeat an epoch exactly and, where they can, resume in the middle of one."""
 
-import copy
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count
 from typing import Any
 
-import torch
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    IterableDataset,
-    Subset,
-    TensorDataset,
-    default_collate,
-    default_convert,
-    get_worker_info,
-)
-from torch.utils.data._utils.fetch import _MapDatasetFetcher
+from torch.utils.data import DataLoader, IterableDataset
 
 from runlab.data.batch_order import BatchOrder
+from runlab.data.fetching import RequestQueue, SeededFetcher, is_deterministic, request_loader
 from runlab.data.in_memory import InMemoryDataset
 from runlab.data.seeding import derive_seed, generators_of, seed_all
 
@@ -105,15 +94,7 @@ class ResumableLoader(LoaderWrapper):
         self._is_direct = not loader.num_workers and not loader.pin_memory
         self._device = loader.dataset.device if isinstance(loader.dataset, InMemoryDataset) else None
         self._requests = RequestQueue()
-        self._iterated = copy.copy(loader)  # has the workers; what may not be set in a DataLoader is replaced here
-        vars(self._iterated).update(
-            dataset=self._fetcher,
-            batch_sampler=self._requests,
-            collate_fn=_unchanged,
-            generator=torch.Generator(),  # one of its own leaves torch's global one alone
-            worker_init_fn=partial(_init_worker, loader.worker_init_fn),
-            _iterator=None,
-        )
+        self._iterated = request_loader(loader, self._fetcher, self._requests)
         self._position: dict[str, int] = {}  # of the Trainer's iterator, where it stands; empty between two passes
         self._resumed: dict[str, int] = {}  # where the next iterator begins
 
@@ -167,54 +148,6 @@ class ResumableLoader(LoaderWrapper):
         self._requests.requests = requests
         self._iterated.generator.manual_seed(seed)  # gives workers their first seeds
         return iter(self._iterated)
-
-
-class RequestQueue:
-    """A batch sampler that gives the requests that were put there before an iteration begins."""
-
-    requests: Iterator[tuple[int, Any]]
-
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        return self.requests
-
-
-class SeededFetcher:
-    """A dataset of finished batches: it seeds the random generators for a batch and fetches it, in whichever process.
-
-    What the user's code draws then depends on the request alone: not on who fetches it, nor on what came before.
-    """
-
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self.dataset = loader.dataset
-        self.fetch = _MapDatasetFetcher(loader.dataset, loader._auto_collation, loader.collate_fn, False).fetch
-        self.generators: list[Any] | None = None  # the dataset's own: found at the first fetch, when they are made
-
-    def __getitems__(self, request: tuple[int, Any]) -> Any:
-        seed, indices = request
-        if self.generators is None:
-            self.generators = generators_of(self.dataset)
-        seed_all(seed, self.generators)
-        return self.fetch(indices)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _init_worker(function: Callable[[int], None] | None, worker: int) -> None:
-    """Show the user's code in a worker the user's dataset, as `get_worker_info().dataset`."""
-    info: Any = get_worker_info()
-    object.__setattr__(info, "dataset", info.dataset.dataset)  # it is frozen
-    if function:
-        function(worker)
-
-
-def is_deterministic(dataset: Any, collate: Any) -> bool:
-    """Whether fetching from a dataset is known to draw no random numbers."""
-    while type(dataset) is Subset:
-        dataset = dataset.dataset
-    known = type(dataset) in (InMemoryDataset, TensorDataset)
-    return known and collate in (tuple, default_collate, default_convert)
 
 
 def is_ordinary(loader: Any) -> bool:
