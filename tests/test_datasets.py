@@ -226,6 +226,17 @@ def test_copies_by_an_old_torchvision_are_not_read_in_place_of_the_archives(
         build(*arguments)
 
 
+def test_a_folder_beside_the_data_that_is_called_processed_is_left_alone(
+    build: Any, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = make("cifar10")
+    (tmp_path / "processed").mkdir()
+    torch.save(0, tmp_path / "processed/mine.pt")
+    assert len(build(*arguments).val_set) == 20
+    monkeypatch.chdir(tmp_path / "data")
+    assert len(build(*arguments, "data.root=.").val_set) == 20
+
+
 class Empty:
     def __init__(self, root: str, train: bool) -> None:
         pass
