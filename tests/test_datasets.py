@@ -23,7 +23,8 @@ from torchvision.datasets import CIFAR10, EMNIST, ImageFolder
 from torchvision.transforms.v2 import RandomRotation
 
 from runlab.config.messages import UserError
-from runlab.data.targets import inputs_and_targets, mixed_order, stratified_split, visible_targets
+from runlab.data.splits import split, stratified_order
+from runlab.data.targets import inputs_and_targets, visible_targets
 from runlab.load import load_run
 from train import train
 
@@ -418,18 +419,16 @@ def test_a_run_on_a_folder_is_opened_again(composed: Compose, make: Any, tmp_pat
     assert len(run.data.test_set) == 20
 
 
-def test_mixed_order_spreads_each_class_evenly() -> None:
+def test_stratified_order_spreads_each_class_evenly() -> None:
     targets = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    order = mixed_order(targets, 0)
+    order = stratified_order(targets, 0)
     assert torch.equal(order.sort().values, torch.arange(100))
-    assert not torch.equal(order, mixed_order(targets, 1))
+    assert not torch.equal(order, stratified_order(targets, 1))
     for start in range(0, 100, 10):
         share = targets[order[start : start + 10]].bincount(minlength=3)
         assert (share - torch.tensor([6, 3, 1])).abs().max() <= 1
-    with pytest.raises(
-        UserError, match=r"data.test_size=0.5 data.val_size=50: leaves none of 100 samples for training"
-    ):
-        stratified_split(targets, 0, 0.5, 50, None, None)
+    with pytest.raises(UserError, match=r"data.test_size=0.5 data.val_size=50: the training set has only 100 samples"):
+        split(order, 0.5, 50, None, None)
 
 
 # A user's own data module, as in the page of cases
@@ -568,7 +567,7 @@ def test_targets_are_seen_where_they_can_be() -> None:
     assert visible_targets(Hidden(pair, "pair")) is None
     assert visible_targets(ConcatDataset([pair, Hidden(pair, "pair")])) is None
     listed: Any = Hidden(pair, "pair")
-    listed.targets = [1, 2]
+    listed.targets, listed.indices = [1, 2], [7]  # what else it has is its own affair
     assert visible_targets(listed).tolist() == [1, 2]  # type: ignore[union-attr]
     listed.target_transform = abs
     assert visible_targets(listed) is None

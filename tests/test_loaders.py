@@ -33,9 +33,11 @@ from torch.utils.data import (
 
 from runlab.config.messages import UserError
 from runlab.data.connector import unresumable, use_resumable_loaders
-from runlab.data.in_memory import InMemoryDataset, split
-from runlab.data.loaders import ResumableLoader, SeededIterable, is_deterministic
+from runlab.data.fetching import is_deterministic
+from runlab.data.in_memory import InMemoryDataset
+from runlab.data.loaders import ResumableLoader, SeededIterable
 from runlab.data.seeding import generators_of, seed_all
+from runlab.data.splits import random_order, split
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -638,10 +640,10 @@ def test_dataset_in_memory() -> None:
 
 
 def test_split_says_which_value_is_wrong() -> None:
-    train, val = split(10, 0, 3, None, None)
+    train, val, _ = split(random_order(10, 0), 0, 3, None, None)
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(10))
     assert (len(train), len(val)) == (7, 3)
     with pytest.raises(UserError, match=r"data.val_size=10: the training set has only 10 samples"):
-        split(10, 0, 10, None, None)
+        split(random_order(10, 0), 0, 10, None, None)
     with pytest.raises(UserError, match=r"data.folds=11: the training set has only 10 samples"):
-        split(10, 0, 0, 11, 0)
+        split(random_order(10, 0), 0, 0, 11, 0)
