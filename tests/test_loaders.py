@@ -113,6 +113,7 @@ class Network(L.LightningModule):
 
     def training_step(self, batch: Any) -> Tensor:
         parts = list(batch.values()) if isinstance(batch, dict) else [batch]
+        parts = [part for part in parts if part is not None]  # of a loader that has ended before others
         return sum(nn.functional.cross_entropy(self.net(x), y) for x, y in parts)  # type: ignore[return-value]
 
     def predict_step(self, batch: Any) -> Any:
@@ -223,13 +224,13 @@ def test_a_callback_that_goes_through_the_training_data_changes_nothing(workers:
         assert weights(fit(make(), Looks(), Steps(tmp_path), resume=tmp_path / f"{name}.ckpt")) == expected
 
 
-@pytest.mark.parametrize("mode", ["max_size_cycle", "min_size"])
+@pytest.mark.parametrize("mode", ["max_size_cycle", "max_size", "min_size"])
 def test_two_training_loaders_of_different_lengths(mode: Any, tmp_path: Path) -> None:
     def make(**settings: Any) -> Any:
         short = DataLoader(Subset(Noisy(), range(24)), 8, shuffle=True, **settings)  # 3 batches
         return CombinedLoader({"a": LOADERS["shuffle"](**settings), "b": short}, mode)
 
-    limits: dict[str, Any] = {"max_epochs": 2 if mode == "max_size_cycle" else 5}
+    limits: dict[str, Any] = {"max_epochs": 5 if mode == "min_size" else 2}
     expected = weights(fit(make(), Steps(tmp_path, (4, 6, 9, 10, 13)), **limits))
     for step in (4, 6, 9, 10, 13):
         assert weights(fit(make(), Steps(tmp_path), resume=tmp_path / f"{step}.ckpt", **limits)) == expected, step
@@ -425,10 +426,11 @@ def test_wrapper_has_the_loaders_attributes_and_can_be_copied() -> None:
     assert resumable.dataset is loader.dataset
     assert (resumable.batch_size, resumable.sampler) == (8, loader.sampler)
     assert not hasattr(resumable, "no_such_attribute")
+    copies = copy.copy(resumable), copy.deepcopy(resumable)
+    assert resumable.state_dict() == {}
     expected = torch.cat([batch[0] for batch in resumable])
-    for other in (copy.copy(resumable), copy.deepcopy(resumable)):
+    for other in copies:
         assert torch.equal(torch.cat([batch[0] for batch in other]), expected)
-        assert other.state_dict() == {}
     half_way = iter(resumable)
     next(half_way)
     assert resumable.state_dict() == {"epoch": 0, "repetition": 0, "batches": 1}
