@@ -16,8 +16,9 @@ from digits.data import ImageDataModule
 from runlab.config.messages import UserError
 from runlab.data.batch_order import BatchOrder
 from runlab.data.fused import fused
-from runlab.data.in_memory import InMemoryDataset, split
+from runlab.data.in_memory import InMemoryDataset
 from runlab.data.loaders import ResumableLoader
+from runlab.data.splits import random_order, split
 from runlab.training.build import build_task, build_trainer
 from runlab.training.progress import filter_warnings
 
@@ -110,7 +111,7 @@ def test_folds_are_the_same_for_every_seed_and_others_with_split_seed(build: Any
 
 @pytest.mark.parametrize("size", [5, 6, 9])
 def test_a_few_samples_fall_into_folds_too(size: int) -> None:
-    parts = [split(size, 0, 0, 5, fold)[1].tolist() for fold in range(5)]
+    parts = [split(random_order(size, 0), 0, 0, 5, fold)[1].tolist() for fold in range(5)]
     assert sorted(index for part in parts for index in part) == list(range(size))
     assert {len(part) for part in parts} <= {size // 5, size // 5 + 1}
 

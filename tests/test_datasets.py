@@ -23,7 +23,8 @@ from torchvision.datasets import CIFAR10, EMNIST, ImageFolder
 from torchvision.transforms.v2 import RandomRotation
 
 from runlab.config.messages import UserError
-from runlab.data.targets import inputs_and_targets, mixed_order, stratified_split, visible_targets
+from runlab.data.splits import split, stratified_order
+from runlab.data.targets import inputs_and_targets, visible_targets
 from runlab.load import load_run
 from train import train
 
@@ -226,6 +227,17 @@ def test_copies_by_an_old_torchvision_are_not_read_in_place_of_the_archives(
         build(*arguments)
 
 
+def test_a_folder_beside_the_data_that_is_called_processed_is_left_alone(
+    build: Any, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = make("cifar10")
+    (tmp_path / "processed").mkdir()
+    torch.save(0, tmp_path / "processed/mine.pt")
+    assert len(build(*arguments).val_set) == 20
+    monkeypatch.chdir(tmp_path / "data")
+    assert len(build(*arguments, "data.root=.").val_set) == 20
+
+
 class Empty:
     def __init__(self, root: str, train: bool) -> None:
         pass
@@ -343,10 +355,10 @@ def test_a_broken_file_is_named(build: Any, make: Any, tmp_path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError) as caught:
         build(*arguments)
-    assert str(caught.value).startswith(f"{path}: cannot be read: ")
+    assert str(caught.value).startswith(f"{path}: cannot be read, repair it or take it out: ")
     assert "\n" not in str(caught.value)
     Image.fromarray(np.full((9, 9), 60_000, dtype=np.uint16)).save(path)
-    with pytest.raises(UserError, match=r"001.png: cannot be read: mode I;16 has more than 8 bits a channel"):
+    with pytest.raises(UserError, match=r"001.png: cannot be read, .*: mode I;16 has more than 8 bits a channel"):
         build(*arguments)
     path.write_bytes(content)
     (tmp_path / "data/green/._001.png").write_bytes(b"of macOS")
@@ -407,18 +419,16 @@ def test_a_run_on_a_folder_is_opened_again(composed: Compose, make: Any, tmp_pat
     assert len(run.data.test_set) == 20
 
 
-def test_mixed_order_spreads_each_class_evenly() -> None:
+def test_stratified_order_spreads_each_class_evenly() -> None:
     targets = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    order = mixed_order(targets, 0)
+    order = stratified_order(targets, 0)
     assert torch.equal(order.sort().values, torch.arange(100))
-    assert not torch.equal(order, mixed_order(targets, 1))
+    assert not torch.equal(order, stratified_order(targets, 1))
     for start in range(0, 100, 10):
         share = targets[order[start : start + 10]].bincount(minlength=3)
         assert (share - torch.tensor([6, 3, 1])).abs().max() <= 1
-    with pytest.raises(
-        UserError, match=r"data.test_size=0.5 data.val_size=50: leaves none of 100 samples for training"
-    ):
-        stratified_split(targets, 0, 0.5, 50, None, None)
+    with pytest.raises(UserError, match=r"data.test_size=0.5 data.val_size=50: the training set has only 100 samples"):
+        split(order, 0.5, 50, None, None)
 
 
 # A user's own data module, as in the page of cases
@@ -557,7 +567,7 @@ def test_targets_are_seen_where_they_can_be() -> None:
     assert visible_targets(Hidden(pair, "pair")) is None
     assert visible_targets(ConcatDataset([pair, Hidden(pair, "pair")])) is None
     listed: Any = Hidden(pair, "pair")
-    listed.targets = [1, 2]
+    listed.targets, listed.indices = [1, 2], [7]  # what else it has is its own affair
     assert visible_targets(listed).tolist() == [1, 2]  # type: ignore[union-attr]
     listed.target_transform = abs
     assert visible_targets(listed) is None

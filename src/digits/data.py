@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Sampler
 from runlab.config.messages import UserError, user_errors
 from runlab.data import archives, folders
 from runlab.data.fused import fused
-from runlab.data.in_memory import Batch, InMemoryDataset, split
-from runlab.data.targets import call_sampler, count, stratified_split
+from runlab.data.in_memory import Batch, InMemoryDataset
+from runlab.data.splits import random_order, split, stratified_order
+from runlab.data.targets import call_sampler
 
 
 @dataclass(kw_only=True, eq=False)
@@ -70,8 +71,7 @@ class ImageDataModule(LightningDataModule):
 
     def _train_and_val(self) -> tuple[InMemoryDataset, InMemoryDataset]:
         whole = self._read(train=True)
-        size = count(self.val_size, len(whole))
-        train, val = split(len(whole), self.split_seed, size, self.folds, self.fold)
+        train, val, _ = split(random_order(len(whole), self.split_seed), 0, self.val_size, self.folds, self.fold)
         return whole.subset(train), whole.subset(val)
 
     def _test(self) -> InMemoryDataset:
@@ -163,8 +163,8 @@ class ImageFolderDataModule(ImageDataModule):
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor, Tensor]:
         sizes = {"test": self.test_size, "val": self.val_size} | dict.fromkeys(self._parts, 0)
-        labels = self._whole.targets.cpu()
-        return stratified_split(labels, self.split_seed, sizes["test"], sizes["val"], self.folds, self.fold)
+        order = stratified_order(self._whole.targets.cpu(), self.split_seed)
+        return split(order, sizes["test"], sizes["val"], self.folds, self.fold)
 
     def _decoded(self, part: str) -> InMemoryDataset:
         names = folders.subfolders(self._parts["train"])

@@ -1,11 +1,11 @@
-"""torchvision's data sets that are held in memory: their files verified, unpacked again, or an error in a line."""
+"""Read torchvision's data sets that fit in memory, after verifying their files and unpacking damaged ones again."""
 
 import inspect
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -66,14 +66,14 @@ def prepare(dataset: Any, root: str) -> None:
     """
     cls, split = getattr(dataset, "func", dataset), getattr(dataset, "keywords", {}).get("split")
     folder = Path(root, cls.__name__, "raw") if hasattr(cls, "resources") else Path(root)  # where the archives belong
+    copies = Path(root, cls.__name__, "processed")
+    if any(copies.glob("*.pt")):  # torchvision would prefer them, whatever is in them
+        raise UserError(f"{copies}: copies by an old torchvision; remove them")
 
     def damaged() -> list[Path]:
-        return [
-            Path(root, path) for path, md5 in archives(dataset).items() if not _intact(Path(root, path), md5, split)
-        ]
+        paths = [(Path(root, path), md5) for path, md5 in archives(dataset).items()]
+        return [path for path, md5 in paths if not (check_integrity(str(path), md5) and _is_unpacked(path, split))]
 
-    if any(folder.with_name("processed").glob("*.pt")):  # torchvision would prefer them, whatever is in them
-        raise UserError(f"{folder.with_name('processed')}: copies by an old torchvision; remove them")
     if damaged():
         with user_errors(f"{folder}: data missing or damaged, no download; put the archives there or set data.root"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,28 +88,20 @@ def prepare(dataset: Any, root: str) -> None:
                     raise UserError(f"{wrong[0]}: damaged; remove it, so that it is downloaded, or set data.root")
 
 
-def _intact(archive: Path, md5: str, split: str | None) -> bool:
-    """Whether an archive has its MD5, and what is unpacked beside it has the CRC-32 that the archive says."""
-    if not check_integrity(str(archive), md5):
-        return False
-    try:
-        return all(
-            file.is_file() and file.stat().st_size and zlib.crc32(np.memmap(file, mode="r").data) == crc
-            for file, crc in _unpacked(archive, split)
-        )
-    except BadZipFile:
-        return False
-
-
-def _unpacked(archive: Path, split: str | None) -> Iterator[tuple[Path, int]]:
-    """The files that torchvision unpacks and reads, each with its CRC-32, in which a gzip file ends (RFC 1952)."""
+def _is_unpacked(archive: Path, split: str | None) -> bool:
+    """Whether the files that torchvision reads have the CRC-32 in which their gzip file ends (RFC 1952)."""
+    packed = {}
     if archive.suffix == ".gz":
-        yield archive.with_suffix(""), int.from_bytes(archive.read_bytes()[-8:-4], "little")
+        packed[archive.with_suffix("")] = archive.read_bytes()
     elif archive.suffix == ".zip":  # of gzip files
         with ZipFile(archive) as outer:
             for name in outer.namelist():
                 if name.startswith(f"gzip/emnist-{split}-") and name.endswith("-ubyte.gz"):
-                    yield archive.parent / Path(name).stem, int.from_bytes(outer.read(name)[-8:-4], "little")
+                    packed[archive.parent / Path(name).stem] = outer.read(name)
+    return all(
+        file.is_file() and zlib.crc32(file.read_bytes()) == int.from_bytes(content[-8:-4], "little")
+        for file, content in packed.items()
+    )
 
 
 def read(dataset: Any, root: str, train: bool, targets: Sequence[str]) -> tuple[Any, Tensor, list[str] | None]:

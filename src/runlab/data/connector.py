@@ -15,9 +15,7 @@ from runlab.data.loaders import LoaderWrapper, ResumableLoader, SeededIterable, 
 class ResumableDataConnector(_DataConnector):
     """Lightning's part that prepares each loader of each stage, once the user's object has made it."""
 
-    def __init__(self, trainer: pl.Trainer, seed: int) -> None:
-        super().__init__(trainer)
-        self.seed = seed
+    seed: int
 
     def _prepare_dataloader(self, dataloader: object, shuffle: bool, mode: RunningStage) -> object:
         if isinstance(dataloader, LoaderWrapper):  # in a CombinedLoader of the user's, which an earlier stage has seen
@@ -31,10 +29,9 @@ class ResumableDataConnector(_DataConnector):
         if not is_ordinary(loader):
             _auto_add_worker_init_fn(loader, self.trainer.global_rank)
             return SeededIterable(loader, self.seed, self._progress)
-        share = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-        is_training = mode == RunningStage.TRAINING
-        place = share["rank"], share["num_replicas"]
-        return ResumableLoader(loader, self.seed, self._progress, *place, training=is_training)
+        shares = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+        rank, world, is_training = shares["rank"], shares["num_replicas"], mode == RunningStage.TRAINING
+        return ResumableLoader(loader, self.seed, self._progress, rank, world, training=is_training)
 
     def _progress(self, loader: LoaderWrapper) -> tuple[int, int, int]:
         """Where the Trainer is with a loader: a `Progress`.
@@ -56,7 +53,7 @@ def use_resumable_loaders(trainer: pl.Trainer, seed: int) -> None:
 
     To be called before `fit`, `validate`, `test` or `predict`. Nothing is set on the user's objects.
     """
-    connector = ResumableDataConnector(trainer, seed)
+    connector = ResumableDataConnector(trainer)
     vars(connector).update(vars(trainer._data_connector), seed=seed)
     trainer._data_connector = connector
 
@@ -64,11 +61,8 @@ def use_resumable_loaders(trainer: pl.Trainer, seed: int) -> None:
 def unresumable(trainer: pl.Trainer) -> list[str]:
     """Name the training loaders that cannot be resumed within an epoch, by class; known once they are set up."""
     combined = trainer.fit_loop._combined_loader
-    loaders = (
-        []
-        if combined is None
-        else [loader._user_loader for loader in combined.flattened if isinstance(loader, SeededIterable)]
-    )
+    wrappers = [] if combined is None else combined.flattened
+    loaders = [wrapper._user_loader for wrapper in wrappers if isinstance(wrapper, SeededIterable)]
     return [
         f"DataLoader of {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else type(loader).__name__
         for loader in loaders

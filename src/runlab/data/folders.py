@@ -1,17 +1,16 @@
-"""A folder with a sub-folder of files for each class: their names, the files decoded into memory, a checksum."""
+"""Read a folder that has a sub-folder of files for each class: the classes' names, the decoded files, a checksum."""
 
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm.contrib.concurrent import thread_map  # type: ignore[import-untyped]
 
-from runlab.config.messages import UserError, one_line
+from runlab.config.messages import UserError, user_errors
 from runlab.config.processes import rank_zero
 
 
@@ -50,19 +49,14 @@ def read(
     if not (pairs := [pair for pair in pairs if pair[0].suffix.lower() in suffixes]):
         raise UserError(f"data.root: the sub-folders of {root} have no files {', '.join(suffixes)}")
 
-    def named(path: Path) -> Any:
-        try:
+    def read_one(path: Path) -> Any:
+        with user_errors(f"{path}: cannot be read, repair it or take it out"):
             return decode(path)
-        except Exception as error:
-            raise UserError(f"{path}: cannot be read: {one_line(error)}; repair it or take it out") from error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(named, [path for path, _ in pairs])
-        try:
-            inputs = list(tqdm(decoded, "reading files", len(pairs), disable=None if rank_zero() else True))
-        finally:
-            pool.shutdown(cancel_futures=True)  # else an error waits until all files are read
-    return inputs, torch.tensor([number for _, number in pairs])
+    paths, numbers = zip(*pairs, strict=True)
+    hidden = None if rank_zero() else True
+    inputs = thread_map(read_one, paths, max_workers=os.cpu_count(), desc="reading files", disable=hidden)
+    return inputs, torch.tensor(numbers)
 
 
 def _visible(root: Path) -> Iterator[Path]:

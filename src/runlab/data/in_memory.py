@@ -1,13 +1,10 @@
-"""A dataset in memory that hands out a whole batch at a time, and its split into training and validation."""
+"""A dataset in memory that hands out a whole batch at a time."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-
-from runlab.config.messages import UserError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -18,8 +15,6 @@ class InMemoryDataset(Dataset[Batch]):
     `indices` `(M,)` int64 says which of the N samples belong to the dataset, in which order; subsets share the tensors.
     With a `DataLoader`, use `collate_fn=tuple`: a batch comes whole, so there is nothing to collate.
     """
-
-    takes_index_tensors: ClassVar[bool] = True  # `__getitems__` takes an int64 tensor on `device` as well as a list
 
     def __init__(self, inputs: Tensor, targets: Tensor, indices: Tensor) -> None:
         self.inputs, self.targets, self.indices = inputs, targets, indices
@@ -52,27 +47,6 @@ class InMemoryDataset(Dataset[Batch]):
         return self.inputs[self.indices[index]], self.targets[self.indices[index]]
 
     def __getitems__(self, batch: Sequence[int] | Tensor) -> Batch:
+        """The samples of some indices, a list or an int64 tensor on `device`."""
         index = self.indices.index_select(0, torch.as_tensor(batch, device=self.indices.device))
         return self.inputs.index_select(0, index), self.targets.index_select(0, index)
-
-
-def split(size: int, seed: int, val_size: int, folds: int | None, fold: int | None) -> tuple[Tensor, Tensor]:
-    """Draw the indices for training and for validation, int64, each in ascending order, from `seed` alone.
-
-    For validation are `val_size` of the `size` samples, or the part numbered `fold` of `folds` disjoint parts, whose
-    sizes differ by one at most and which make up the whole.
-
-    Raises:
-        UserError: there are too few samples.
-
-    """
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-    if folds is None or fold is None:
-        if val_size >= size:
-            raise UserError(f"data.val_size={val_size}: the training set has only {size} samples")
-        start, stop = 0, val_size
-    else:
-        if folds > size:
-            raise UserError(f"data.folds={folds}: the training set has only {size} samples")
-        start, stop = fold * size // folds, (fold + 1) * size // folds
-    return torch.cat([order[:start], order[stop:]]).sort().values, order[start:stop].sort().values

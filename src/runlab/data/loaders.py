@@ -1,26 +1,15 @@
 """Wrappers of a user's data loader, which repeat an epoch exactly and, where they can, resume in the middle of one."""
 
-import copy
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count
 from typing import Any
 
-import torch
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    IterableDataset,
-    Subset,
-    TensorDataset,
-    default_collate,
-    default_convert,
-    get_worker_info,
-)
-from torch.utils.data._utils.fetch import _MapDatasetFetcher
+from torch.utils.data import DataLoader, IterableDataset
 
 from runlab.data.batch_order import BatchOrder
+from runlab.data.fetching import RequestQueue, SeededFetcher, is_deterministic, request_loader
 from runlab.data.in_memory import InMemoryDataset
 from runlab.data.seeding import derive_seed, generators_of, seed_all
 
@@ -35,7 +24,7 @@ class LoaderWrapper:
     def __init__(self, loader: Any, seed: int, progress: Progress) -> None:
         self._user_loader, self._seed, self._progress = loader, seed, progress
         self._iterated = loader  # a DataLoader here may have workers
-        self._finished: int | None = None  # the epoch in which a pass over the data has last come to its end
+        self._finished: dict[str, int] = {}  # the position of the last pass over the data that has come to its end
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # how to copy the user's loader, say, is no answer to how to copy this
@@ -50,11 +39,13 @@ class LoaderWrapper:
     def _iterator(self, value: Any) -> None:  # Lightning ends a DataLoader's workers so
         self._iterated._iterator = value
 
-    def _start(self) -> tuple[int, int, int]:
-        """The loader's seed, the epoch, and a number that tells a short loader's repetitions in it apart."""
+    def _next_pass(self) -> tuple[int, dict[str, int]]:
+        """The loader's seed, and the start of this epoch, or of a repetition in it of a loader shorter than others."""
         epoch, begun, number = self._progress(self)
+        is_repeated = begun > 0 and self._finished.get("epoch") == epoch
+        repetition = self._finished["repetition"] + 1 if is_repeated else 0
         seed = derive_seed(self._seed, number) if number else self._seed  # loaders side by side draw different orders
-        return seed, epoch, begun if self._finished == epoch else 0
+        return seed, {"epoch": epoch, "repetition": repetition, "batches": 0}
 
 
 class SeededIterable(LoaderWrapper):
@@ -68,8 +59,8 @@ class SeededIterable(LoaderWrapper):
         return len(self._user_loader)
 
     def __iter__(self) -> Iterator[Any]:
-        loader, (seed, epoch, repetition) = self._user_loader, self._start()
-        seed = derive_seed(seed, epoch, repetition)
+        loader, (seed, position) = self._user_loader, self._next_pass()
+        seed = derive_seed(seed, position["epoch"], position["repetition"])
         seed_all(seed, generators_of(loader))  # workers are seeded from torch's generator
         if isinstance(loader, DataLoader):
             loader._iterator = None  # workers that live on would go on with the generators of the epoch before
@@ -79,7 +70,7 @@ class SeededIterable(LoaderWrapper):
             try:
                 batch = next(iterator)
             except StopIteration:
-                self._finished = epoch
+                self._finished = position
                 return
             yield batch
 
@@ -105,16 +96,8 @@ class ResumableLoader(LoaderWrapper):
         self._is_direct = not loader.num_workers and not loader.pin_memory
         self._device = loader.dataset.device if isinstance(loader.dataset, InMemoryDataset) else None
         self._requests = RequestQueue()
-        self._iterated = copy.copy(loader)  # has the workers; what may not be set in a DataLoader is replaced here
-        vars(self._iterated).update(
-            dataset=self._fetcher,
-            batch_sampler=self._requests,
-            collate_fn=_unchanged,
-            generator=torch.Generator(),  # one of its own leaves torch's global one alone
-            worker_init_fn=partial(_init_worker, loader.worker_init_fn),
-            _iterator=None,
-        )
-        self._position: dict[str, int] = {}  # of the Trainer's iterator, where it stands; empty between two passes
+        self._iterated = request_loader(loader, self._fetcher, self._requests)
+        self._position: dict[str, int] = {}  # where the Trainer's iterator stands
         self._resumed: dict[str, int] = {}  # where the next iterator begins
 
     def __len__(self) -> int:
@@ -122,7 +105,7 @@ class ResumableLoader(LoaderWrapper):
         return len(self._order)
 
     def state_dict(self) -> dict[str, int]:
-        """Where the iteration stands; empty between two passes."""
+        """How many batches of which pass over the data the Trainer has got; empty if it has begun none."""
         return dict(self._position)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -136,25 +119,27 @@ class ResumableLoader(LoaderWrapper):
 
     def _iterate(self, position: dict[str, int]) -> Iterator[Any]:
         # A generator: nothing is drawn or fetched before the first batch is asked for.
-        seed, epoch, repetition = self._start()
-        if position.get("epoch") != epoch:
-            position = {"epoch": epoch, "repetition": repetition, "batches": 0}
-        if self._position.get("epoch") != epoch:  # else another has begun: this one is a callback's, in its midst
-            self._position = position
-        batches = self._order.draw(seed, epoch, position["repetition"], self._device if self._is_direct else None)
+        seed, start = self._next_pass()
+        if position.get("epoch") != start["epoch"]:
+            position = start
+        if self._position is self._finished or self._position.get("epoch") != start["epoch"]:
+            self._position = position  # else another has begun: this one is a callback's, in its midst
+        order = position["epoch"], position["repetition"]
+        batches = self._order.draw(seed, *order, self._device if self._is_direct else None)
         if isinstance(recorder := self._user_loader.batch_sampler, _IndexBatchSamplerWrapper):
             # Where Lightning looks up which samples a prediction is of.
             recorder.seen_batch_indices = [b.tolist() if isinstance(b, Tensor) else list(b) for b in batches]
-        seed = derive_seed(seed, epoch, position["repetition"])
+        seed = derive_seed(seed, *order)
         try:
             for batch in self._fetch(batches[position["batches"] :], seed, position["batches"]):
                 if not self._training:
                     seed_all(derive_seed(seed, position["batches"] * self._world + self._rank, 1))
                 position["batches"] += 1
                 yield batch
-            self._finished = epoch
-        finally:
             if self._position is position:
+                self._finished = position
+        finally:
+            if self._position is position and self._finished is not position:  # thrown away
                 self._position = {}
 
     def _fetch(self, batches: Any, seed: int, done: int) -> Iterator[Any]:
@@ -167,54 +152,6 @@ class ResumableLoader(LoaderWrapper):
         self._requests.requests = requests
         self._iterated.generator.manual_seed(seed)  # gives workers their first seeds
         return iter(self._iterated)
-
-
-class RequestQueue:
-    """A batch sampler that gives the requests that were put there before an iteration begins."""
-
-    requests: Iterator[tuple[int, Any]]
-
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        return self.requests
-
-
-class SeededFetcher:
-    """A dataset of finished batches: it seeds the random generators for a batch and fetches it, in whichever process.
-
-    What the user's code draws then depends on the request alone: not on who fetches it, nor on what came before.
-    """
-
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self.dataset = loader.dataset
-        self.fetch = _MapDatasetFetcher(loader.dataset, loader._auto_collation, loader.collate_fn, False).fetch
-        self.generators: list[Any] | None = None  # the dataset's own: found at the first fetch, when they are made
-
-    def __getitems__(self, request: tuple[int, Any]) -> Any:
-        seed, indices = request
-        if self.generators is None:
-            self.generators = generators_of(self.dataset)
-        seed_all(seed, self.generators)
-        return self.fetch(indices)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _init_worker(function: Callable[[int], None] | None, worker: int) -> None:
-    """Show the user's code in a worker the user's dataset, as `get_worker_info().dataset`."""
-    info: Any = get_worker_info()
-    object.__setattr__(info, "dataset", info.dataset.dataset)  # it is frozen
-    if function:
-        function(worker)
-
-
-def is_deterministic(dataset: Any, collate: Any) -> bool:
-    """Whether fetching from a dataset is known to draw no random numbers."""
-    while type(dataset) is Subset:
-        dataset = dataset.dataset
-    known = type(dataset) in (InMemoryDataset, TensorDataset)
-    return known and collate in (tuple, default_collate, default_convert)
 
 
 def is_ordinary(loader: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What is done by a data set's targets: seen at a glance, split by class, given to samplers, told from the inputs."""
+"""Find the targets of a data set or a batch, check them, and give them to samplers."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import ConcatDataset, Subset, TensorDataset, WeightedRandomSampler
 
 from runlab.config.messages import UserError
+from runlab.data.in_memory import InMemoryDataset
 
 
 def visible_targets(dataset: Any) -> Tensor | None:
@@ -21,56 +22,16 @@ def visible_targets(dataset: Any) -> Tensor | None:
     if isinstance(dataset, Subset):
         whole = visible_targets(dataset.dataset)
         return None if whole is None else whole[torch.as_tensor(dataset.indices, device=whole.device)]
+    if isinstance(dataset, InMemoryDataset):
+        return dataset.targets[dataset.indices]
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[-1] if type(dataset).__getitem__ is TensorDataset.__getitem__ else None
     if getattr(dataset, "target_transform", None) is not None:  # a sample's target is another than the one in the list
         return None
     try:
-        targets = torch.as_tensor(dataset.targets)
+        return torch.as_tensor(dataset.targets)
     except (AttributeError, TypeError, ValueError, RuntimeError):  # there are none, or they are no numbers
         return None
-    indices = getattr(dataset, "indices", None)  # of an InMemoryDataset
-    return targets if indices is None else targets[indices]
-
-
-def mixed_order(targets: Tensor, seed: int) -> Tensor:
-    """The indices of `(N,)` integer targets in a random order, in which any stretch has each class's share of it.
-
-    A class of n samples is spread evenly over the whole: so each stretch holds that share to within a sample.
-    """
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
-    shuffled, places = targets[order], torch.empty(len(targets), dtype=torch.float64)
-    for target in shuffled.unique():
-        mine = shuffled == target
-        places[mine] = (torch.arange(int(mine.sum()), dtype=torch.float64) + 0.5) / mine.sum()
-    return order[places.argsort(stable=True)]
-
-
-def stratified_split(
-    targets: Tensor, seed: int, test_size: int | float, val_size: int | float, folds: int | None, fold: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The indices for training, validation and test, int64, each in order, and each with its share of every class.
-
-    First comes the test's part; of the others `val_size`, or one of `folds` equal parts, is for validation. A float is
-    a share of `targets`, which are `(N,)` integers. `UserError` where there are too few samples.
-    """
-    order = mixed_order(targets, seed)
-    tested, kept = count(test_size, len(order)), count(val_size, len(order))
-    test, rest = order[:tested], order[tested:]
-    if folds is None or fold is None:
-        start, stop = 0, kept
-    else:
-        start, stop = fold * len(rest) // folds, (fold + 1) * len(rest) // folds
-    train = torch.cat([rest[:start], rest[stop:]])
-    if not len(train) or stop - start > len(rest) or (folds or 0) > len(rest):
-        sizes = f"data.folds={folds}" if folds else f"data.val_size={val_size}"
-        raise UserError(f"data.test_size={test_size} {sizes}: leaves none of {len(order)} samples for training")
-    return train.sort().values, rest[start:stop].sort().values, test.sort().values
-
-
-def count(size: int | float, total: int) -> int:
-    """How many of `total` samples `size` is: a float is their share."""
-    return round(size * total) if isinstance(size, float) else size
 
 
 def call_sampler(factory: Callable[..., Any], dataset: Any, option: str) -> Any:
@@ -78,14 +39,14 @@ def call_sampler(factory: Callable[..., Any], dataset: Any, option: str) -> Any:
 
     `UserError` for a first parameter of another name: torch's WeightedRandomSampler would take indices for its weights.
     """
-    sources: dict[str, Any] = dict.fromkeys(("data_source", "dataset", "indices", "sampler"), range(len(dataset)))
-    if (targets := visible_targets(dataset)) is not None:
-        sources["targets"] = targets.cpu()
-    name = next(iter(inspect.signature(factory).parameters), None)
-    if name not in sources:
-        hint = "to draw all classes equally often, take runlab.data.targets.class_balanced"
-        raise UserError(f"{option}: its first argument is {name}, not one of {', '.join(sources)}; {hint}")
-    return factory(sources[name])
+    samples = ("data_source", "dataset", "indices", "sampler")
+    name = next(iter(inspect.signature(factory).parameters), "")
+    if name in samples:
+        return factory(range(len(dataset)))
+    if name == "targets" and (targets := visible_targets(dataset)) is not None:
+        return factory(targets.cpu())
+    hint = "to draw all classes equally often, take runlab.data.targets.class_balanced"
+    raise UserError(f"{option}: its first argument is {name}, not one of {', '.join(samples)}; {hint}")
 
 
 def class_balanced(targets: Tensor, num_samples: int) -> WeightedRandomSampler:
