@@ -126,6 +126,7 @@ def test_a_users_loader_is_resumed_equal(resumes_equal: Any, fast: str) -> None:
         ["+trainer.val_check_interval=0.25"],
         ["+trainer.gradient_clip_val=0.05", "model=mlp"],
         ["trainer.precision=bf16-mixed"],
+        ["trainer.precision=64-true"],
         ["+callbacks.swa={_target_: lightning.pytorch.callbacks.GradientAccumulationScheduler, scheduling: {0: 3}}"],
         ["scheduler=plateau", "scheduler.patience=0"],
         ["scheduler=step", "scheduler.step_size=1"],
@@ -152,6 +153,14 @@ def test_averaged_weights_are_resumed_equal_and_are_the_tested_ones(resumes_equa
 def test_what_a_module_does_after_a_batch_is_resumed_equal(resumes_equal: Any) -> None:
     task = ["~task", "+task={_target_: mine.Teacher, lr: 0.01}", "monitor=val_loss", "mode=min"]
     resumes_equal([*mine(), *task], 25)
+
+
+def test_stochastic_weight_averaging_is_refused_on_a_resume(composed: Compose) -> None:
+    swa = "+callbacks.swa={_target_: lightning.pytorch.callbacks.StochasticWeightAveraging, swa_lrs: 0.01}"
+    with pytest.raises(SystemExit):
+        train(composed(*mine(), "scheduler=none", swa, interrupt(13)))
+    with pytest.raises(UserError, match="a run with StochasticWeightAveraging cannot be resumed equal"):
+        train(composed(*mine(), "scheduler=none", swa, "resume=auto"))
 
 
 # Case 5: a callback's state does not overrule what is typed.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -90,6 +90,10 @@ class RunState(Callback):
         self.loaded: dict[str, Any] = {}  # the metrics of the checkpoint that is resumed
         self.resumed: dict[str, Any] = {}  # the checkpoint that is resumed
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        # Lightning restores weights before it gives the module its precision: 64 bits would be cut to 32.
+        trainer.precision_plugin.convert_module(pl_module)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
             raise Diverged(f"weights are not finite at optimizer step {trainer.global_step}; {self.hint}")
@@ -106,6 +110,11 @@ class RunState(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        if any(isinstance(callback, StochasticWeightAveraging) for callback, _ in self.configured):
+            raise UserError(
+                "callbacks: a run with StochasticWeightAveraging cannot be resumed equal; begin a new run, or average"
+                " by WeightAveraging or EMAWeightAveraging"
+            )
         self.loaded, self.resumed = checkpoint["metrics"], checkpoint
         if checkpoint["run"]["stopped_by"] == self.stopping:
             trainer.should_stop = True
