@@ -3,12 +3,13 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.contrib.concurrent import thread_map  # type: ignore[import-untyped]
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from runlab.config.messages import UserError, user_errors
 from runlab.config.processes import rank_zero
@@ -55,8 +56,9 @@ def read(
 
     paths, numbers = zip(*pairs, strict=True)
     hidden = None if rank_zero() else True
-    inputs = thread_map(read_one, paths, max_workers=os.cpu_count(), desc="reading files", disable=hidden)
-    return inputs, torch.tensor(numbers)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = tqdm(pool.map(read_one, paths), desc="reading files", total=len(paths), disable=hidden)
+        return list(decoded), torch.tensor(numbers)
 
 
 def _visible(root: Path) -> Iterator[Path]:
