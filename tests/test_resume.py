@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -425,6 +426,24 @@ def test_load_run_gives_the_best_weights(composed: Compose, tmp_path: Path) -> N
     assert (logits.argmax(dim=1) == run.data.test_set.targets).sum().item() == round(metrics["test/acc"] * 10_000)
     with pytest.raises(UserError, match="no finished run"):
         load_run(tmp_path / "nowhere")
+
+
+def test_the_pages_way_to_open_a_run_works_in_a_process_of_its_own(tmp_path: Path) -> None:
+    [line] = re.findall(r"`(from runlab.load import load_run; .*?)`", (ROOT / "README.md").read_text())
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        metrics = train(compose("train", [*QUIET, f"run_dir={tmp_path}/run"]))
+    program = line.replace("runs/...", f"{tmp_path}/run") + "; print(run.metrics['test/acc'], run.data.root)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{metrics['test/acc']} {ROOT}/data\n"
+
+
+def test_a_run_without_a_checkpoint_is_a_line(composed: Compose, tmp_path: Path) -> None:
+    no_checkpoints = ["~callbacks.best_checkpoint", "~callbacks.last_checkpoint", "+trainer.enable_checkpointing=false"]
+    metrics = train(composed(*QUIET, *no_checkpoints))
+    assert metrics["best_checkpoint"] is None
+    with pytest.raises(UserError, match="this run wrote no checkpoint"):
+        load_run(tmp_path / "run")
 
 
 def test_provenance_keeps_what_was_not_committed(composed: Compose, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def load_run(run_dir: str | Path, device: str = "cpu") -> Run:
     config = read_record(run_dir)
     config.run_dir = str(run_dir)
     metrics = json.loads((run_dir / METRICS).read_text())
+    if not metrics["best_checkpoint"]:
+        raise UserError(f"{run_dir}: this run wrote no checkpoint, so its weights cannot be loaded")
     data, task = build_task(config)
     checkpoints.restore(task, run_dir / metrics["best_checkpoint"])
     return Run(config, metrics, task.to(device).eval(), data)
