@@ -22,7 +22,7 @@ from runlab.sweeps.jobs import run_job
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` describes, write it into `cfg.run_dir`, and return what its `metrics.json` holds."""
-    cfg = check(cfg, Path(__file__).parent / "conf/rules.yaml")
+    cfg = check(cfg, "runlab.training.options", "digits.options")
     run_dir = Path(cfg.run_dir)
     if cfg.resume == "auto" and (metrics := record.finished_metrics(run_dir, cfg)):
         print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")

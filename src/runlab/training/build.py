@@ -17,15 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 from runlab.config.instantiate import build
 from runlab.config.messages import UserError, one_line, own_place
 from runlab.config.processes import launched_processes
+from runlab.config.signatures import check_arguments
 from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import RunState
 from runlab.training.checks import CheckRun
 from runlab.training.epoch_state import EpochState
 from runlab.training.fit_loop import use_engine_loops
+from runlab.training.schedulers import OF_LIGHTNING
 
 
 def build_task(cfg: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     """The data module and the module to train; `UserError` where a config names another kind of object."""
+    check_arguments(cfg, "data", "task", "model", "optimizer", "scheduler", scheduler=OF_LIGHTNING)
     cfg = copy.deepcopy(cfg)  # Hydra writes resolved values into what `${model}` refers to
     with _named_as_typed(cfg.task):
         data, task = build(cfg.data), build(cfg.task)
@@ -54,6 +57,7 @@ def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
     `UserError` for more CPU processes than there are cores, or other processes than those that SLURM or torchrun has
     started.
     """
+    check_arguments(cfg, "trainer", "callbacks")
     callbacks: dict[str, Any] = build(cfg.callbacks)
     trainer: Trainer = build(cfg.trainer, callbacks=[*callbacks.values(), *_engine(cfg, callbacks)], logger=loggers)
     use_engine_loops(trainer, cfg.seed, cfg.fast_loop)

@@ -1,0 +1,88 @@
+"""The values of a config against the models of what they may be: a line for each that is wrong."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
+
+from runlab.config.check import GROUPS
+from runlab.config.messages import suggest
+from runlab.config.options import Options, Page
+from runlab.config.signatures import OF_HYDRA, parts, shown, wrong_arguments
+
+
+def models(parent: type[Options] = Options) -> Iterator[type[Options]]:
+    """Every model that has been imported."""
+    for model in parent.__subclasses__():
+        yield model
+        yield from models(model)
+
+
+def wrong_values(cfg: DictConfig) -> list[str]:
+    """Each value of a composed config that is not what it must be, in a line, with its key as it is typed."""
+    raw: Any = OmegaConf.to_container(cfg)
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    exact = {model.target: model for model in models() if model.target}
+    of_group = {model.group: model for model in models() if not model.target}
+    page = {key: value for key, value in values.items() if key not in GROUPS}
+    lines = [*_wrong(Page, page, "", forbid=False)]
+    for key in page.keys() - Page.model_fields.keys():  # a value of the user's own, unless it is misspelt
+        if f"${{{key}" not in str(raw) and difflib.get_close_matches(key, Page.model_fields):
+            lines.append(f"{key}: no such option, and nothing refers to it.{suggest(key, Page.model_fields)}")
+    for group in ("callbacks", "logger"):
+        for name, entry in (values[group] or {}).items():
+            if not isinstance(entry, dict) or "_target_" not in entry:
+                lines.append(f"{group}.{name}: has no _target_.{suggest(name, set(values[group]) - {name})}")
+    refers: dict[str, str] = {}
+    for key, before, part in parts(raw, values):
+        refers |= {f"{key}.{name}": str(value) for name, value in before.items()}
+        arguments = {name: value for name, value in part.items() if name not in OF_HYDRA}
+        model, general = exact.get(part["_target_"]), of_group.get(key)
+        if expected := model or general:
+            lines += _wrong(expected, arguments, f"{key}.", forbid=bool(model))
+        if not model:
+            lines += wrong_arguments(key, part, set(general.model_fields if general else ()), light=True)
+    wrong = {re.split("[=:]", line)[0]: line for line in lines}
+    said = re.compile(rf"[{{:]({'|'.join(map(re.escape, wrong))})\b")  # ${data.size}, where data.size is wrong itself
+    return [line for key, line in wrong.items() if not said.search(refers.get(key, ""))]
+
+
+def _wrong(model: type[Options], values: dict[str, Any], prefix: str, forbid: bool) -> Iterator[str]:
+    """What of these values is wrong. `forbid` other keys than the model's, and that one is missing."""
+    try:
+        model.model_validate(values)
+        return
+    except ValidationError as invalid:
+        errors = {str(error["loc"][0]): error for error in reversed(invalid.errors(include_url=False))}
+    schema = model.model_json_schema()["properties"]
+    for name, error in reversed(errors.items()):
+        value, said = values.get(name), error.get("ctx", {}).get("error")
+        if said:
+            yield str(said) if str(said).startswith(prefix or " ") else f"{prefix}{name}={shown(value)}: {said}"
+        elif error["type"] == "extra_forbidden":
+            if forbid:
+                names = [f"{prefix}{known}" for known in model.model_fields]
+                yield f"{prefix}{name}: no such option.{suggest(f'{prefix}{name}', names)}"
+        elif error["type"] == "missing":
+            if forbid and not model.may_lack:
+                yield f"{prefix}{name}: missing; must be {allowed(schema[name])}"
+        elif not (isinstance(value, dict) and "_target_" in value):  # else it is made when the run begins
+            yield f"{prefix}{name}={shown(value)}: must be {allowed(schema[name])}"
+
+
+def allowed(schema: dict[str, Any]) -> str:
+    """What a JSON schema allows, in words: `integer >= 1 or null`."""
+    if "anyOf" in schema:
+        return " or ".join(map(allowed, schema["anyOf"]))
+    if "const" in schema or "enum" in schema:
+        return " or ".join(dict.fromkeys(map(shown, schema.get("enum", [schema.get("const")]))))
+    kind = schema.get("type", "anything")
+    words = {"boolean": "true or false", "string": "text", "object": "a mapping", "array": "list"}.get(kind, kind)
+    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    bounds = [f" {sign} {schema[bound]:.10g}" for bound, sign in signs.items() if bound in schema]
+    count = f" of {schema['minItems']}, each" if "minItems" in schema else " of"
+    items = f"{count} {allowed(schema['items'])}" if schema.get("items") else ""
+    return f"matching {schema['pattern']}" if "pattern" in schema else words + "".join(bounds) + items

@@ -1,0 +1,107 @@
+"""What the values of the Trainer and of the engine's callbacks may be. Imports pydantic, no torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from runlab.config.options import Count, FilePath, Mapping, NotNegative, Options
+
+Limit = Count | Annotated[float, Field(gt=0, le=1)]
+LimitOrNone = NotNegative | Annotated[float, Field(ge=0, le=1)]
+
+
+class AnyTrainer(Options):
+    """Lightning's Trainer, or a subclass of one's own."""
+
+    group, may_lack = "trainer", True
+    max_steps: int = Field(ge=-1, description="Optimizer steps at most; -1: no limit.")
+    max_time: str | Mapping | None = Field(None, description="Time at most, as DD:HH:MM:SS or {hours: 1}.")
+    max_epochs: Count | Literal[-1] = Field(description="Passes over the training set; -1: no limit.")
+    min_epochs: NotNegative | None = Field(description="Passes at least.")
+    min_steps: NotNegative | None = Field(description="Optimizer steps at least.")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field(description="Kind of device.")
+    devices: Count | list[NotNegative] | Literal[-1, "auto"] = Field(description="How many devices on each node.")
+    num_nodes: Count = Field(description="Machines.")
+    strategy: str = Field(description="How several devices share the work, as ddp.")
+    precision: Literal[
+        "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true",
+        "transformer-engine", "transformer-engine-float16", "64", "32", "16", "bf16", 64, 32, 16,
+    ] | None = Field(description="Bits of numbers in forward and backward passes.")  # fmt: skip
+    deterministic: bool | Literal["warn"] | None = Field(description="true: same seed, same bits; warn: only say.")
+    benchmark: bool | None = Field(description="true: cuDNN tries out algorithms, which may differ between runs.")
+    log_every_n_steps: Count = Field(description="Optimizer steps between two points of train/loss.")
+    check_val_every_n_epoch: Count | None = Field(description="Epochs between two validations; null: by batches.")
+    val_check_interval: Limit | str | Mapping | None = Field(description="Batches (int) or share (float) between them.")
+    limit_train_batches: Limit = Field(description="Batches (int) or share (float) of each training epoch.")
+    limit_val_batches: LimitOrNone = Field(description="Batches (int) or share (float) of the validation; 0: none.")
+    limit_test_batches: Limit = Field(description="Batches (int) or share (float) of the test.")
+    limit_predict_batches: LimitOrNone | None = Field(description="Batches (int) or share (float) of a prediction.")
+    overfit_batches: LimitOrNone = Field(description="Batches (int) or share (float) to train on again and again.")
+    num_sanity_val_steps: Annotated[int, Field(ge=-1)] | None = Field(
+        description="Validation batches tried before training; -1: all."
+    )
+    accumulate_grad_batches: Count = Field(description="Batches whose gradients are summed for an optimizer step.")
+    gradient_clip_val: Annotated[float, Field(ge=0)] | None = Field(description="Largest gradient; null: any.")
+    gradient_clip_algorithm: Literal["norm", "value"] | None = Field(description="What of it `gradient_clip_val` is.")
+    fast_dev_run: bool | NotNegative = Field(description="Batches of each loader, and nothing is saved; true: one.")
+    enable_checkpointing: bool | None = Field(description="Whether checkpoints may be written.")
+    enable_progress_bar: bool | None = Field(description="Whether a progress bar is shown.")
+    enable_model_summary: bool | None = Field(description="Whether a table of the layers is printed.")
+    enable_autolog_hparams: bool = Field(description="Whether Lightning logs hyperparameters itself.")
+    inference_mode: bool = Field(description="false: torch.no_grad in validation and test.")
+    use_distributed_sampler: bool = Field(description="false: the engine shares out the samples, without padding.")
+    reload_dataloaders_every_n_epochs: NotNegative = Field(description="Epochs after which loaders are made anew.")
+    profiler: Literal["simple", "advanced", "pytorch", "xla"] | None = Field(description="What measures times.")
+    detect_anomaly: bool = Field(description="true: find the operation whose gradient is NaN, slowly.")
+    barebones: bool = Field(description="true: no logging, checkpoints or callbacks; to measure overhead.")
+    plugins: list[Any] | str | None = Field(description="How checkpoints are written, and other parts of Lightning.")
+    sync_batchnorm: bool = Field(description="true: batch norm over all devices.")
+    default_root_dir: FilePath | None = Field(description="Where Lightning writes what has no other place.")
+    model_registry: str | None = Field(description="Name of the model in Lightning's registry.")
+
+    @field_validator("max_epochs")
+    @classmethod
+    def _ends(cls, max_epochs: int, info: ValidationInfo) -> int:
+        if max_epochs == info.data.get("max_steps") == -1 and info.data.get("max_time") is None:
+            raise ValueError("has no end; add trainer.max_steps=... or +trainer.max_time=...")
+        return max_epochs
+
+
+class Trainer(AnyTrainer):
+    target = "lightning.Trainer"
+
+
+class Progress(Options):
+    """A bar on a terminal, elsewhere a line an epoch."""
+
+    group, target = "callbacks", "runlab.training.progress.bar"
+    refresh_rate: Count = Field(description="Batches between two updates of the bar.")
+
+
+class LastCheckpoint(Options):
+    """checkpoints/last.ckpt, replaced after every epoch and where training ends."""
+
+    group, target = "callbacks", "runlab.training.checkpointing.LastCheckpoint"
+    path: FilePath = Field(description="The file.")
+
+
+class StopOnSignal(Options):
+    """Ctrl-C and SIGTERM end the run after the batch at hand, with last.ckpt saved."""
+
+    group, target = "callbacks", "runlab.training.stop.StopOnSignal"
+    run_dir: FilePath = Field(description="The run folder.")
+
+
+class LearningRate(Options):
+    """train/lr, where train/loss is logged."""
+
+    group, target = "callbacks", "runlab.training.progress.LearningRate"
+
+
+class Pruning(Options):
+    """Ends a trial that does worse than others."""
+
+    group, target = "callbacks", "runlab.sweeps.pruning.Pruning"
+    monitor: str | None = Field(description="The metric, by its logged name.")
+    storage: str = Field(description="SQLAlchemy's URL of the search's database.")
+    pruner: Mapping = Field(description="Any of optuna.pruners.")

@@ -1,0 +1,141 @@
+"""What the models of a config's values promise: they agree with the code, and say all that is wrong at once."""
+
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Compose, status_of
+from hydra.utils import get_object
+
+import digits.options
+import runlab.training.options  # noqa: F401
+from runlab.config.check import check
+from runlab.config.messages import UserError
+from runlab.config.options import Options
+from runlab.config.signatures import wrong_arguments
+from runlab.config.validate import models
+from runlab.training.build import build_task
+from runlab.training.schedulers import OF_LIGHTNING
+
+MODELS = sorted({model for model in models() if model.target}, key=lambda model: model.target)
+OURS = [model for model in MODELS if model.__module__.endswith("options")]
+SUPPLIED = {"callbacks", "logger", "params", "optimizer", "total_steps", *OF_LIGHTNING}  # by the engine or the task
+
+
+@pytest.mark.parametrize("model", OURS, ids=[model.target for model in OURS])
+def test_a_model_has_the_arguments_of_its_target(model: type[Options]) -> None:
+    arguments = inspect.signature(get_object(model.target)).parameters
+    needed = {name for name, argument in arguments.items() if argument.default is argument.empty}
+    names = set(model.model_fields)
+    if model.group != "task":
+        names, needed, taken = names - SUPPLIED, needed - SUPPLIED, set(arguments) - SUPPLIED
+    else:
+        taken = set(arguments)
+    assert names == taken
+    assert model.may_lack or names == needed
+
+
+def test_each_field_has_a_sentence() -> None:
+    for model in models():
+        for name, field in model.model_fields.items():
+            assert (field.description or "").endswith("."), f"{model.__name__}.{name}"
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wrong = ["seed=-1", "optimizer.lr=x", "+optimizer.momentun=0.5", "data.folds=5", "data.size=2.5", "fit=false"]
+    assert status_of(*wrong, f"hydra.run.dir={tmp_path}/run") == 1
+    assert [line.split(":")[0] for line in capfd.readouterr().err.splitlines()] == [
+        "seed=-1",
+        "fit=false",
+        "data.size=2.5",
+        "data.folds=5",
+        "optimizer.lr=x",
+        "optimizer.momentun",
+    ]
+
+
+# A change of one value, by an interpolation or a part that is made when the run begins -> what is said of it.
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["optimizer.momentum=${optimizer.lr}"], None),
+        (["optimizer.lr=4", "optimizer.momentum=${optimizer.lr}"], "optimizer.momentum=4: must be number >= 0 < 1"),
+        (["data.num_classes={_target_: builtins.len, _args_: [[0, 1]]}"], None),
+        (["trainer.precision=16", "trainer.devices=[0, 1]", "+trainer.val_check_interval=0.5"], None),
+        (["trainer.max_epochs=-1", "trainer.max_steps=9"], None),
+        (["+mine=3", "optimizer.lr=${mine}"], None),
+        (["optimizer._target_=torch.optim.Adam", "optimizer.lr=-1"], "optimizer.lr=-1: must be number > 0"),
+        (["trainer._target_=mine.Trainer", "trainer.devices=0"], "trainer.devices=0: must be integer >= 1 or list"),
+    ],
+)
+def test_resolved_values_are_checked(composed: Compose, overrides: list[str], said: str | None) -> None:
+    cfg = composed(*overrides)
+    if said is None:
+        check(cfg)
+        return
+    with pytest.raises(UserError) as error:
+        check(cfg)
+    assert str(error.value).startswith(said)
+
+
+LIGHT = """
+import os
+from typing import Literal
+
+class Net:
+    def __init__(self, width: int, kind: Literal["a", "b"], dropout: float | None = None, other=None): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"width": 3, "kind": "a"}, []),
+        ({"width": 3, "kind": "b", "dropout": 1, "other": object()}, []),
+        ({"width": 3, "kind": "a", "dropout": None}, []),
+        ({"widht": 3, "kind": "a"}, [
+            "model.widht: no such argument of light.Net. Did you mean width? Choices: width, kind, dropout, other.",
+            "model.width: missing, light.Net needs it; add +model.width=...",
+        ]),
+        ({"width": 3.5, "kind": "c"}, [
+            "model.width=3.5: light.Net takes int",
+            "model.kind=c: light.Net takes Literal['a', 'b']",
+        ]),
+        ({"width": True, "kind": "a", "dropout": "x"}, [
+            "model.width=true: light.Net takes int",
+            "model.dropout=x: light.Net takes float | None",
+        ]),
+        ({"_partial_": True, "kind": "a"}, []),
+    ],
+)  # fmt: skip
+def test_a_target_without_a_model_is_checked_against_its_signature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, object], said: list[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "light", raising=False)
+    (tmp_path / "light.py").write_text(LIGHT)
+    (tmp_path / "heavy.py").write_text(f"import absent\n{LIGHT}")
+    for name, light, expected in (("light", True, said), ("heavy", True, []), ("light", False, said)):
+        lines = wrong_arguments("model", {"_target_": f"{name}.Net", **given}, set(), light)
+        assert [line.partition(". Did")[0] for line in lines] == [line.partition(". Did")[0] for line in expected]
+    assert "heavy" not in sys.modules
+
+
+def test_a_heavy_target_is_checked_when_it_is_built(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = composed("optimizer._target_=torch.optim.RMSprop", "+optimizer.alhpa=0.9", "optimizer.momentum=x")
+    with pytest.raises(UserError) as error:
+        build_task(cfg)
+    lines = str(error.value).splitlines()
+    assert [line.partition(" Choices")[0] for line in lines] == [
+        "optimizer.momentum=x: torch.optim.RMSprop takes float",
+        "optimizer.nesterov: no such argument of torch.optim.RMSprop.",
+        "optimizer.fused: no such argument of torch.optim.RMSprop.",
+        "optimizer.alhpa: no such argument of torch.optim.RMSprop. Did you mean alpha?",
+    ]
+    monkeypatch.setattr("runlab.config.signatures._is_light", lambda _: False)
+    check(cfg)  # as where torch is not imported
+
+
+def test_the_example_has_models_of_its_own() -> None:
+    assert digits.options.ImageData in MODELS
