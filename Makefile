@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak
+.PHONY: help setup train test test-all lint format tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak schemas
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -25,7 +25,7 @@ $(READY): requirements.txt pyproject.toml
 train: $(READY)  ## train and test (ARGS="..." are overrides)
 	@$(BIN)/python train.py $(ARGS)
 
-test: $(READY)  ## run the tests, but those that need Chromium or SLURM where these are not installed
+test: $(READY)  ## run the tests, but those whose programs are not installed
 	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 test-all: $(READY)  ## run all tests
@@ -65,6 +65,9 @@ reproduce: $(READY)  ## train a run again from its record and compare: make repr
 
 soak: $(READY)  ## kill a run twenty times and compare (seven minutes)
 	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
+
+schemas: $(READY)  ## write schemas/*.json anew, by which editors check and complete conf/
+	@$(BIN)/python schemas/make.py
 
 rename:  ## make the template yours: make rename NAME=my_project
 	@echo "$(NAME)" | grep -Eqx '[a-z][a-z0-9_]*' || \

@@ -35,6 +35,7 @@ torch.set_num_threads(1)  # the tests run in parallel
 # Marker -> the programs that its tests need, and the Debian packages that have them.
 NEEDED = {
     "browser": (("chromium", "chromedriver"), "chromium chromium-driver fonts-dejavu-core"),
+    "editor": (("yaml-language-server",), "npm && npm install -g yaml-language-server@1.25.0"),
     "slurm": (("slurmctld", "slurmd", "sbatch", "munged"), "slurmctld slurmd slurm-client munge"),
 }
 

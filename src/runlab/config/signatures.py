@@ -24,7 +24,7 @@ def shown(value: Any) -> str:
 
 
 def parts(raw: Any, values: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Each mapping that has a `_target_`, where it stands itself: its key, what is in it with `${...}`, and resolved."""
+    """Each mapping that has a `_target_`, where it stands itself: its key, what is in it before and after resolving."""
     if isinstance(raw, dict) and isinstance(values, dict):
         if isinstance(values.get("_target_"), str):
             yield key, raw, values
