@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from runlab.config.check import check
+from runlab.config.help import group_help
 from runlab.config.messages import report_errors, user_errors
 from runlab.config.resolvers import without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
@@ -19,10 +20,13 @@ from runlab.runs.files import run_lock
 from runlab.runs.resume import expand_resume, with_record
 from runlab.sweeps.jobs import run_job
 
+CONF = Path(__file__).parent / "conf"
+OPTIONS = ("runlab.training.options", "digits.options")  # what the values in conf/ may be
+
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` describes, write it into `cfg.run_dir`, and return what its `metrics.json` holds."""
-    cfg = check(cfg, "runlab.training.options", "digits.options")
+    cfg = check(cfg, *OPTIONS)
     run_dir = Path(cfg.run_dir)
     if cfg.resume == "auto" and (metrics := record.finished_metrics(run_dir, cfg)):
         print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")
@@ -71,5 +75,6 @@ def main(cfg: DictConfig) -> float | str | None:
 
 if __name__ == "__main__":
     with fast_exit(), report_errors():
-        sys.argv = expand_resume(without_null_groups(sys.argv))
-        main()
+        if not group_help(sys.argv, CONF, *OPTIONS):
+            sys.argv = expand_resume(without_null_groups(sys.argv))
+            main()

@@ -28,6 +28,16 @@ finally:
 # What is typed -> its exit status, the words of its answer.
 QUICK_ANSWERS = [
     (["--help"], 0, ["experiment=notebook", "model: lenet, linear, mlp", "trainer.accelerator=gpu"]),
+    (
+        ["--help", "optimizer"],
+        0,
+        ["adamw or sgd", "optimizer.lr ", " 0.04 ", " number > 0 ", " Learning rate at the start."],
+    ),
+    (["--help", "model", "model=mlp"], 0, ["model.dropout", " 0.1 ", " number >= 0 < 1 "]),
+    (["--help", "trainer"], 0, ["+trainer.gradient_clip_val"]),
+    (["--help", "train"], 0, ["resume ", "text or null", "Run folder to resume"]),
+    (["--help", "logger"], 0, ["TensorBoardLogger", "logger.tensorboard.flush_secs"]),
+    (["--help", "optimzer"], 1, ["--help optimzer: no such group. Did you mean optimizer?"]),
     (["--cfg", "job"], 0, ["batch_size: 256", "lr: 0.04", "max_epochs: 5"]),
     (["--cfg", "job", "sweep=optuna"], 0, ["lr: 0.04", "optuna.pruners.MedianPruner"]),
     (["optimzer.lr=1"], 1, ["optimzer: no such option. Did you mean optimizer?"]),
@@ -45,7 +55,7 @@ QUICK_ANSWERS = [
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"), QUICK_ANSWERS, ids=[answer[0][0] for answer in QUICK_ANSWERS]
+    ("arguments", "status", "words"), QUICK_ANSWERS, ids=[" ".join(answer[0]) for answer in QUICK_ANSWERS]
 )
 def test_answers_without_torch(tmp_path: Path, arguments: list[str], status: int, words: list[str]) -> None:
     folder = [] if arguments[0].startswith("--") else [f"hydra.run.dir={tmp_path}/run"]
