@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.messages import UserError
+from runlab.config.resolvers import typed_path
 
 # Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
 GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
@@ -19,7 +20,7 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
     """The composed config, without groups that its task has no use for.
 
     `modules` are the names of those that hold the example's models. `UserError` with a line for each value that is not
-    what a model, or the signature of a `_target_` without one, says it must be.
+    what a model, or the signature of a `_target_` without one, says it must be. Paths are absolute afterwards.
     """
     for group in GROUPS:
         value = cfg.get(group)
@@ -30,10 +31,12 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
     for module in modules:
         importlib.import_module(module)
     # Imported here, so that --help, --cfg and a misspelt key are answered without pydantic.
-    from runlab.config.validate import wrong_values
+    from runlab.config.validate import relative_paths, wrong_values
 
     if lines := wrong_values(cfg):
         raise UserError("\n".join(lines))
+    for key, path in relative_paths(cfg):
+        OmegaConf.update(cfg, key, str(typed_path(path)))
     return cfg
 
 

@@ -1,9 +1,11 @@
 """What Hydra is told in its own spelling: paths and null groups on the command line, the names of folders."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
@@ -29,10 +31,22 @@ def without_null_groups(argv: list[str]) -> list[str]:
     return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]
 
 
+PROJECT = Path(__file__).resolve().parents[3]
+
+
 def project_path(path: str) -> str:
     """A path in the project, wherever the command is typed; where the engine is installed alone, in this folder."""
-    project = Path(__file__).parents[3]
-    return str(project / path) if (project / "conf").is_dir() else path
+    return str(PROJECT / path) if (PROJECT / "conf").is_dir() else path
+
+
+def typed_path(path: str | Path) -> Path:
+    """A path from where the command was typed, which `hydra.job.chdir=true` leaves."""
+    return Path(HydraConfig.get().runtime.cwd if HydraConfig.initialized() else "", path).absolute()
+
+
+def as_typed(path: str | Path) -> str:
+    """A path as it is typed there."""
+    return os.path.relpath(path, typed_path(""))
 
 
 OmegaConf.register_new_resolver("project_path", project_path, replace=True)

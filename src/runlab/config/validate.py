@@ -3,14 +3,14 @@
 import difflib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from runlab.config.check import GROUPS
 from runlab.config.messages import suggest
-from runlab.config.options import Options, Page
+from runlab.config.options import FilePath, Options, Page
 from runlab.config.signatures import OF_HYDRA, parts, shown, wrong_arguments
 
 
@@ -21,37 +21,54 @@ def models(parent: type[Options] = Options) -> Iterator[type[Options]]:
         yield from models(model)
 
 
-def wrong_values(cfg: DictConfig) -> list[str]:
-    """Each value of a composed config that is not what it must be, in a line, with its key as it is typed."""
+def modelled(cfg: DictConfig) -> Iterator[tuple[str, type[Options] | None, dict[str, Any], dict[str, Any]]]:
+    """The page and each mapping with a `_target_`: its key, its model, what is in it before and after resolving."""
     raw: Any = OmegaConf.to_container(cfg)
     values: Any = OmegaConf.to_container(cfg, resolve=True)
+    yield "", Page, raw, {key: value for key, value in values.items() if key not in GROUPS}
     exact = {model.target: model for model in models() if model.target}
     of_group = {model.group: model for model in models() if not model.target}
-    page = {key: value for key, value in values.items() if key not in GROUPS}
-    lines = [*_wrong(Page, page, "", forbid=False)]
-    for key in page.keys() - Page.model_fields.keys():  # a value of the user's own, unless it is misspelt
-        if f"${{{key}" not in str(raw) and difflib.get_close_matches(key, Page.model_fields):
-            lines.append(f"{key}: no such option, and nothing refers to it.{suggest(key, Page.model_fields)}")
-    for group in ("callbacks", "logger"):
-        for name, entry in (values[group] or {}).items():
-            if not isinstance(entry, dict) or "_target_" not in entry:
-                lines.append(f"{group}.{name}: has no _target_.{suggest(name, set(values[group]) - {name})}")
-    refers: dict[str, str] = {}
     for key, before, part in parts(raw, values):
+        yield key, exact.get(part["_target_"], of_group.get(key)), before, part
+
+
+def wrong_values(cfg: DictConfig) -> list[str]:
+    """Each value of a composed config that is not what it must be, in a line, with its key as it is typed."""
+    lines: list[str] = []
+    refers: dict[str, str] = {}
+    for key, model, before, part in modelled(cfg):
         refers |= {f"{key}.{name}": str(value) for name, value in before.items()}
-        arguments = {name: value for name, value in part.items() if name not in OF_HYDRA}
-        model, general = exact.get(part["_target_"]), of_group.get(key)
-        if expected := model or general:
-            lines += _wrong(expected, arguments, f"{key}.", forbid=bool(model))
-        if not model:
-            lines += wrong_arguments(key, part, set(general.model_fields if general else ()), light=True)
+        if model:
+            lines += _wrong(model, part, f"{key}." if key else "")
+        if key and not (model and model.target):
+            lines += wrong_arguments(key, part, model.model_fields if model else (), light=True)
+        if not key:  # a value of the user's own that is near one of ours is misspelt, unless something refers to it
+            for name in part.keys() - Page.model_fields.keys():
+                if f"${{{name}" not in str(before) and difflib.get_close_matches(name, Page.model_fields):
+                    lines.append(f"{name}: no such option, and nothing refers to it.{suggest(name, Page.model_fields)}")
+    for group in ("callbacks", "logger"):
+        for name, entry in cfg[group].items():
+            if not isinstance(entry, DictConfig) or "_target_" not in entry:
+                lines.append(f"{group}.{name}: has no _target_.{suggest(str(name), set(cfg[group]) - {name})}")
     wrong = {re.split("[=:]", line)[0]: line for line in lines}
     said = re.compile(rf"[{{:]({'|'.join(map(re.escape, wrong))})\b")  # ${data.size}, where data.size is wrong itself
     return [line for key, line in wrong.items() if not said.search(refers.get(key, ""))]
 
 
-def _wrong(model: type[Options], values: dict[str, Any], prefix: str, forbid: bool) -> Iterator[str]:
-    """What of these values is wrong. `forbid` other keys than the model's, and that one is missing."""
+def relative_paths(cfg: DictConfig) -> Iterator[tuple[str, str]]:
+    """The key and the value of each path that a model knows and that is relative."""
+    for key, model, before, _ in modelled(cfg):
+        for name, hint in get_type_hints(model, include_extras=True).items() if model else ():
+            path = before.get(name)
+            if not (FilePath in (hint, *get_args(hint)) and isinstance(path, str) and path != "auto"):
+                continue
+            if not re.match(r"/|.*(\$\{|://)", path):
+                yield f"{key}.{name}" if key else name, path
+
+
+def _wrong(model: type[Options], part: dict[str, Any], prefix: str) -> Iterator[str]:
+    """What of these values is wrong; of a model for any target no key is unknown or missing."""
+    values = {name: value for name, value in part.items() if name not in OF_HYDRA}
     try:
         model.model_validate(values)
         return
@@ -63,11 +80,11 @@ def _wrong(model: type[Options], values: dict[str, Any], prefix: str, forbid: bo
         if said:
             yield str(said) if str(said).startswith(prefix or " ") else f"{prefix}{name}={shown(value)}: {said}"
         elif error["type"] == "extra_forbidden":
-            if forbid:
+            if model.target:
                 names = [f"{prefix}{known}" for known in model.model_fields]
                 yield f"{prefix}{name}: no such option.{suggest(f'{prefix}{name}', names)}"
         elif error["type"] == "missing":
-            if forbid and not model.may_lack:
+            if model.target and not model.may_lack:
                 yield f"{prefix}{name}: missing; must be {allowed(schema[name])}"
         elif not (isinstance(value, dict) and "_target_" in value):  # else it is made when the run begins
             yield f"{prefix}{name}={shown(value)}: must be {allowed(schema[name])}"
@@ -80,7 +97,12 @@ def allowed(schema: dict[str, Any]) -> str:
     if "const" in schema or "enum" in schema:
         return " or ".join(dict.fromkeys(map(shown, schema.get("enum", [schema.get("const")]))))
     kind = schema.get("type", "anything")
-    words = {"boolean": "true or false", "string": "text", "object": "a mapping", "array": "list"}.get(kind, kind)
+    words = {
+        "boolean": "true or false",
+        "string": schema.get("format", "text"),
+        "object": "a mapping",
+        "array": "list",
+    }.get(kind, kind)
     signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
     bounds = [f" {sign} {schema[bound]:.10g}" for bound, sign in signs.items() if bound in schema]
     count = f" of {schema['minItems']}, each" if "minItems" in schema else " of"

@@ -27,6 +27,7 @@ def expand_resume(argv: list[str]) -> list[str]:
         return argv
     if not (Path(resume) / RECORD).is_file():
         raise UserError(f"resume={resume}: no run folder, it has no {RECORD}; name one, as in resume=runs/default/...")
+    resume = str(Path(resume).absolute())  # also after hydra.job.chdir=true
     others = [_forced(argument) for argument in argv if not argument.startswith("resume=")]
     if named.get("fit", "").lower() == "false":
         return [*others, f"resume={quoted(resume)}"]
