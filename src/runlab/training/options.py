@@ -78,6 +78,27 @@ class Progress(Options):
     refresh_rate: Count = Field(description="Batches between two updates of the bar.")
 
 
+class BestCheckpoint(Options):
+    """checkpoints/best.ckpt, replaced when `monitor` gets better; Lightning's ModelCheckpoint."""
+
+    group, target, may_lack = "callbacks", "runlab.training.checkpointing.BestCheckpoint", True
+    dirpath: FilePath = Field(description="The folder.")
+    filename: str = Field(description="Name of each file, as best or {epoch}; best.ckpt is the best one in any case.")
+    monitor: str | None = Field(description="The metric, by its logged name; null: the last epoch is the best.")
+    mode: Literal["max", "min"] = Field(description="Which way `monitor` gets better.")
+    save_top_k: int = Field(ge=-1, description="How many of the best to keep; -1: all.")
+    save_last: bool | Literal["link"] | None = Field(description="Whether there is a last.ckpt of its own.")
+    save_weights_only: bool = Field(description="true: no state of the optimizer; such a file cannot be resumed.")
+    save_on_exception: bool = Field(description="Whether a failure saves, too.")
+    save_on_train_epoch_end: bool | None = Field(description="Save after the training epoch, not the validation.")
+    every_n_train_steps: NotNegative | None = Field(description="Optimizer steps between two checkpoints.")
+    every_n_epochs: NotNegative | None = Field(description="Epochs between two checkpoints.")
+    train_time_interval: Mapping | None = Field(description="Time between two: a datetime.timedelta by `_target_`.")
+    auto_insert_metric_name: bool = Field(description="Whether a metric's name stands before its value in `filename`.")
+    enable_version_counter: bool = Field(description="true: a second file of a name gets a number.")
+    verbose: bool = Field(description="true: say what is saved.")
+
+
 class LastCheckpoint(Options):
     """checkpoints/last.ckpt, replaced after every epoch and where training ends."""
 
