@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from runlab.config.check import check
 from runlab.config.help import group_help
 from runlab.config.messages import report_errors, user_errors
-from runlab.config.resolvers import as_typed, without_null_groups
+from runlab.config.resolvers import path_as_typed, without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
 from runlab.runs.files import run_lock
@@ -28,7 +28,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     cfg = check(cfg, *OPTIONS)
     run_dir = Path(cfg.run_dir)
     if cfg.resume == "auto" and (metrics := record.finished_metrics(run_dir, cfg)):
-        print(f"{as_typed(run_dir)}: this run is finished, nothing is changed")
+        print(f"{path_as_typed(run_dir)}: this run is finished, nothing is changed")
         return metrics
     with run_lock(run_dir, resume=cfg.fit and cfg.resume == "auto"):
         return fit_and_test(cfg, run_dir)

@@ -24,6 +24,7 @@ ROWS = [
     ("optimizer.nesterov=true optimizer.momentum=0", "optimizer: Nesterov momentum requires a momentum"),
     ("model=mlp model.dropout=1.5", "model.dropout=1.5: must be number >= 0 < 1"),
     ("~model.size", "model.size: missing; must be integer >= 1"),
+    ("optimizer.lr=${nope}", "optimizer.lr: Interpolation key 'nope' not found"),
     ("optimizer.lr=true", "optimizer.lr=true: must be number > 0"),
     ("optimizer=adamw optimizer.betas=[0.9]", "optimizer.betas=[0.9]: must be list of 2, each number >= 0 < 1"),
     ("data.num_workers=true", "data.num_workers=true: must be integer >= 0"),

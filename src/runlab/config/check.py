@@ -66,7 +66,7 @@ def _check_used(cfg: DictConfig) -> None:
             raise UserError(
                 f"{group}=null: task {cfg.task.get('_target_')} takes ${{{group}}}; choose one, {group}=..."
             )
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     for override in overrides:
         group = re.split(r"[.=@]", override.lstrip("+"))[0]
         if group in unused_groups(cfg):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hydra.errors import CompactHydraException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 
 class UserError(CompactHydraException):
@@ -120,6 +120,8 @@ def one_line(error: BaseException) -> str:
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
             return f"{key}: no such option." + suggest(key, names) + f" To add a new one: +{key}=..."
+        if isinstance(cause, InterpolationResolutionError):
+            return f"{key}: {_first_lines(str(cause))}"
     if isinstance(error, OSError) and (error.errno in _DISK or _names_a_folder(error)):
         what = error.filename or "hydra.run.dir"
         return f"{what}: {error.strerror}; mend that, or name another folder; saved work can be resumed with resume="

@@ -44,7 +44,7 @@ def typed_path(path: str | Path) -> Path:
     return Path(HydraConfig.get().runtime.cwd if HydraConfig.initialized() else "", path).absolute()
 
 
-def as_typed(path: str | Path) -> str:
+def path_as_typed(path: str | Path) -> str:
     """A path as it is typed there."""
     return os.path.relpath(path, typed_path(""))
 

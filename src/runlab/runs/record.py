@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
-from runlab.config.resolvers import as_typed  # the module also registers what a recorded config refers to
+from runlab.config.resolvers import path_as_typed  # the module also registers what a recorded config refers to
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
 
 RENAMED = Path(__file__).parents[3] / "conf/renamed.yaml"
@@ -106,9 +106,9 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) ->
     if rank_zero():
         write_json(run_dir / METRICS, metrics)
     if rank_zero() and not in_sweep():
-        folder, command = as_typed(run_dir), "tensorboard"
+        folder, command = path_as_typed(run_dir), "tensorboard"
         if not shutil.which(command):
-            command = as_typed(Path(sys.executable).with_name(command))
+            command = path_as_typed(Path(sys.executable).with_name(command))
         if tested := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
             print(f"test metrics   {tested}")
         print(

@@ -12,7 +12,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from runlab.config.processes import in_sweep
-from runlab.config.resolvers import as_typed
+from runlab.config.resolvers import path_as_typed
 from runlab.data.connector import unresumable
 from runlab.runs.files import CHECKPOINTS, LAST
 
@@ -96,8 +96,8 @@ class StopOnSignal(Callback):
             return
         if trainer.is_global_zero:
             where = f"stopped at epoch {trainer.current_epoch}, optimizer step {trainer.global_step}"
-            command = f"python train.py resume={as_typed(self.run_dir)}"
+            command = f"python train.py resume={path_as_typed(self.run_dir)}"
             if in_sweep():
-                command = f"the same command and hydra.sweep.dir={as_typed(self.run_dir.parent)}"
+                command = f"the same command and hydra.sweep.dir={path_as_typed(self.run_dir.parent)}"
             print(where + f"; resume with: {command}" * (self.run_dir / CHECKPOINTS).exists(), file=sys.stderr)
         raise SystemExit(128 + (self.signum or signal.SIGTERM))
