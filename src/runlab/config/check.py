@@ -31,11 +31,12 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
     for module in modules:
         importlib.import_module(module)
     # Imported here, so that --help, --cfg and a misspelt key are answered without pydantic.
-    from runlab.config.validate import relative_paths, wrong_values
+    from runlab.config.validate import modelled, relative_paths, wrong_values
 
-    if lines := wrong_values(cfg):
+    found = [*modelled(cfg)]
+    if lines := wrong_values(cfg, found):
         raise UserError("\n".join(lines))
-    for key, path in relative_paths(cfg):
+    for key, path in relative_paths(found):
         OmegaConf.update(cfg, key, str(typed_path(path)))
     return cfg
 

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +21,10 @@ def models(parent: type[Options] = Options) -> Iterator[type[Options]]:
         yield from models(model)
 
 
-def modelled(cfg: DictConfig) -> Iterator[tuple[str, type[Options] | None, dict[str, Any], dict[str, Any]]]:
+Part = tuple[str, type[Options] | None, dict[str, Any], dict[str, Any]]
+
+
+def modelled(cfg: DictConfig) -> Iterator[Part]:
     """The page and each mapping with a `_target_`: its key, its model, what is in it before and after resolving."""
     raw: Any = OmegaConf.to_container(cfg)
     values: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -32,11 +35,11 @@ def modelled(cfg: DictConfig) -> Iterator[tuple[str, type[Options] | None, dict[
         yield key, exact.get(part["_target_"], of_group.get(key)), before, part
 
 
-def wrong_values(cfg: DictConfig) -> list[str]:
-    """Each value of a composed config that is not what it must be, in a line, with its key as it is typed."""
+def wrong_values(cfg: DictConfig, found: Iterable[Part]) -> list[str]:
+    """Each value of a composed config that is not what it must be, in a line, with its key; `found` are its parts."""
     lines: list[str] = []
     refers: dict[str, str] = {}
-    for key, model, before, part in modelled(cfg):
+    for key, model, before, part in found:
         refers |= {f"{key}.{name}": str(value) for name, value in before.items()}
         if model:
             lines += _wrong(model, part, f"{key}." if key else "")
@@ -55,9 +58,9 @@ def wrong_values(cfg: DictConfig) -> list[str]:
     return [line for key, line in wrong.items() if not said.search(refers.get(key, ""))]
 
 
-def relative_paths(cfg: DictConfig) -> Iterator[tuple[str, str]]:
+def relative_paths(found: Iterable[Part]) -> Iterator[tuple[str, str]]:
     """The key and the value of each path that a model knows and that is relative."""
-    for key, model, before, _ in modelled(cfg):
+    for key, model, before, _ in found:
         for name, hint in get_type_hints(model, include_extras=True).items() if model else ():
             path = before.get(name)
             if not (FilePath in (hint, *get_args(hint)) and isinstance(path, str) and path != "auto"):
