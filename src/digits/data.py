@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,6 +47,8 @@ class ImageDataModule(LightningDataModule):
     train_transform: Callable[[Tensor], Tensor]  # (B, C, H, W) uint8 on its device -> the network's input
     eval_transform: Callable[[Tensor], Tensor]  # the same for validation, test and predict
     per_image: bool  # call train_transform for each image alone, so that what it draws differs between them
+
+    converts_files = False  # whether the training images were files, which may be converted from colour to grey
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -117,13 +120,34 @@ class ImageDataModule(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
         """Apply the transform to the batch where it is, on its device."""
+        if isinstance(batch, Tensor):  # images alone, to predict from
+            return self.eval_transform(batch)
         if not (self.trainer and self.trainer.training):
             return self.eval_transform(batch[0]), batch[1]
         if self.per_image:
             return torch.cat([self.train_transform(image) for image in batch[0].split(1)]), batch[1]
         return self.train_transform(batch[0]), batch[1]
+
+    @property
+    def example_input(self) -> Tensor:
+        return torch.zeros(2, self.channels, self.size, self.size, dtype=torch.uint8)
+
+    def read_input(self, source: Path | NDArray[Any]) -> Tensor:
+        """An image `(C, size, size)` uint8, from a file or from pixels: flat, or with channels first, last or none."""
+        shape, pixels = (self.channels, self.size, self.size), source
+        if isinstance(pixels, Path):
+            pixels = decoded(pixels, self.channels if self.converts_files else 3, self.size)
+            if self.channels == 1 and pixels.ndim == 3 and not np.ptp(pixels, axis=2).any():  # grey, saved as colour
+                pixels = pixels[..., 0]
+        if pixels.dtype.kind not in "ui" or pixels.min() < 0 or pixels.max() > 255:
+            raise UserError(f"{pixels.dtype} from {pixels.min()} to {pixels.max()}: not whole numbers from 0 to 255")
+        whole = pixels.reshape(shape) if pixels.shape == (prod(shape),) else pixels
+        image = archives.channels_first(whole.astype(np.uint8)[None])[0]
+        if tuple(image.shape) != shape:
+            raise UserError(f"shape {pixels.shape}, but the run's images are {shape}")
+        return image
 
     def _loader(self, dataset: InMemoryDataset, **batches: Any) -> DataLoader[Batch]:
         workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
@@ -137,6 +161,11 @@ class ImageFolderDataModule(ImageDataModule):
     test_size: int | float  # samples that are kept for the test if there is no folder test/; as a float their share
 
     prepare_data = LightningDataModule.prepare_data  # nothing is downloaded
+    converts_files = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.class_names = folders.subfolders(self._parts["train"])
 
     @cached_property
     def checksums(self) -> dict[str, str]:  # the files are read once
