@@ -28,6 +28,7 @@ from train import train
 
 Predict = Callable[..., subprocess.CompletedProcess[str]]
 COUNT = 40  # images that are written as files
+MUST = ", but the run's images are (1, 28, 28), whole numbers from 0 to 255"
 
 
 def status_of(*arguments: str) -> int:
@@ -178,7 +179,9 @@ def test_files_have_the_rows_of_the_test_set_and_broken_ones_their_error(
         again = rows(tmp_path / "p.csv")
         wrong = {row.pop("file"): row for row in again if row["error"]}
         assert list(wrong) == ["a_cut.png", "b_text.txt", "c_colour.png", "d_deep.png"]
-        assert wrong["c_colour.png"].pop("error") == "shape (28, 28, 3), but the run's images are (1, 28, 28)"
+        assert re.fullmatch(
+            rf"uint8 \(28, 28, 3\) from \d+ to \d+{re.escape(MUST)}", wrong["c_colour.png"].pop("error")
+        )
         assert wrong["d_deep.png"].pop("error").startswith("mode I;16 has more than 8 bits a channel")
         assert "cannot identify image file" in wrong["b_text.txt"].pop("error")
         assert all(set(row.values()) == {""} for name, row in wrong.items() if name in ("c_colour.png", "d_deep.png"))
@@ -200,10 +203,10 @@ def test_rows_that_are_no_image_have_their_error(run_dir: Path, tmp_path: Path, 
     assert quick(f"run={run_dir}", f"input={tmp_path}/table.csv", f"output={tmp_path}/p.csv").returncode == 1
     assert [row["error"] for row in rows(tmp_path / "p.csv")] == [
         "",
-        "shape (783,), but the run's images are (1, 28, 28)",
-        "int64 from 0 to 256: not whole numbers from 0 to 255",
+        "int64 (783,) from 7 to 7" + MUST,
+        "int64 (784,) from 0 to 256" + MUST,
         "could not convert string 'x' to float64 at row 0, column 1.",
-        "float64 from 0.0 to 0.5: not whole numbers from 0 to 255",
+        "float64 (784,) from 0.0 to 0.5" + MUST,
         "",
     ]
     output = tmp_path / "p.npz"
@@ -211,7 +214,7 @@ def test_rows_that_are_no_image_have_their_error(run_dir: Path, tmp_path: Path, 
     with np.load(output) as arrays:
         assert arrays["output"].shape == (2, 10)
         assert arrays["input.name"].tolist() == [0, 5]
-        assert arrays["input.error"][0] == "1: shape (783,), but the run's images are (1, 28, 28)"
+        assert arrays["input.error"][0] == "1: int64 (783,) from 7 to 7" + MUST
         assert len(arrays["input.error"]) == 4
 
 
@@ -360,6 +363,14 @@ def test_an_error_in_the_users_own_code_shows_its_place(tmp_path: Path) -> None:
     assert list(inputs) == []
     assert "return source.no_such_thing" in inputs.errors[0]
     assert str(Path(__file__)) in inputs.errors[0]
+
+
+def test_a_predict_step_that_returns_another_number_of_samples_is_no_table(run_dir: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 28, 28), np.uint8))
+    inputs = Inputs(load_run(run_dir).data, tmp_path / "x.npy", 2)
+    for count in (2, 4):
+        with pytest.raises(ValueError, match="zip"):
+            write(tmp_path / "p.csv", ".csv", [{"output": np.zeros(count)}], inputs)
 
 
 def test_a_misspelt_option_is_answered_without_torch() -> None:

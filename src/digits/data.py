@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +26,7 @@ from runlab.data.targets import call_sampler
 class ImageDataModule(LightningDataModule):
     """Batches of images `(B, C, H, W)` float32 and labels `(B,)` int64, from a torchvision dataset held in memory."""
 
-    dataset: Callable[..., Any]  # takes root, download, and train or split; has data, and targets or labels
+    dataset: Callable[..., Any] | None  # takes root, download, train or split; has data, and targets or labels
     root: str  # folder of the datasets
     num_classes: int  # how many the dataset must have
     channels: int  # C that its images must have: 1 grey, 3 colour
@@ -48,12 +47,11 @@ class ImageDataModule(LightningDataModule):
     eval_transform: Callable[[Tensor], Tensor]  # the same for validation, test and predict
     per_image: bool  # call train_transform for each image alone, so that what it draws differs between them
 
-    converts_files = False  # whether the training images were files, which may be converted from colour to grey
-
     def __post_init__(self) -> None:
         super().__init__()
         self.train_transform, self.eval_transform = fused(self.train_transform), fused(self.eval_transform)
-        self.class_names: list[str] = []
+        self.class_names = [] if self.dataset else folders.subfolders(folders.parts(self.root)["train"])
+        self.example_input = torch.zeros(2, self.channels, self.size, self.size, dtype=torch.uint8)  # for runlab.export
         self.train_set = self.val_set = self.test_set = cast("Any", None)  # until `setup` an InMemoryDataset each
 
     @property
@@ -130,24 +128,19 @@ class ImageDataModule(LightningDataModule):
             return torch.cat([self.train_transform(image) for image in batch[0].split(1)]), batch[1]
         return self.train_transform(batch[0]), batch[1]
 
-    @property
-    def example_input(self) -> Tensor:
-        return torch.zeros(2, self.channels, self.size, self.size, dtype=torch.uint8)
-
     def read_input(self, source: Path | NDArray[Any]) -> Tensor:
         """An image `(C, size, size)` uint8, from a file or from pixels: flat, or with channels first, last or none."""
         shape, pixels = (self.channels, self.size, self.size), source
-        if isinstance(pixels, Path):
-            pixels = decoded(pixels, self.channels if self.converts_files else 3, self.size)
+        if isinstance(pixels, Path):  # a folder's files are converted from colour to grey, as they were for training
+            pixels = decoded(pixels, 3 if self.dataset else self.channels, self.size)
             if self.channels == 1 and pixels.ndim == 3 and not np.ptp(pixels, axis=2).any():  # grey, saved as colour
                 pixels = pixels[..., 0]
-        if pixels.dtype.kind not in "ui" or pixels.min() < 0 or pixels.max() > 255:
-            raise UserError(f"{pixels.dtype} from {pixels.min()} to {pixels.max()}: not whole numbers from 0 to 255")
-        whole = pixels.reshape(shape) if pixels.shape == (prod(shape),) else pixels
-        image = archives.channels_first(whole.astype(np.uint8)[None])[0]
-        if tuple(image.shape) != shape:
-            raise UserError(f"shape {pixels.shape}, but the run's images are {shape}")
-        return image
+        flat = pixels.shape == (self.channels * self.size**2,)
+        image = archives.channels_first(np.array(pixels.reshape(shape) if flat else pixels)[None])[0]
+        if tuple(image.shape) != shape or pixels.dtype.kind not in "ui" or pixels.min() < 0 or pixels.max() > 255:
+            what = f"{pixels.dtype} {pixels.shape} from {pixels.min()} to {pixels.max()}"
+            raise UserError(f"{what}, but the run's images are {shape}, whole numbers from 0 to 255")
+        return image.to(torch.uint8)
 
     def _loader(self, dataset: InMemoryDataset, **batches: Any) -> DataLoader[Batch]:
         workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
@@ -161,11 +154,6 @@ class ImageFolderDataModule(ImageDataModule):
     test_size: int | float  # samples that are kept for the test if there is no folder test/; as a float their share
 
     prepare_data = LightningDataModule.prepare_data  # nothing is downloaded
-    converts_files = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.class_names = folders.subfolders(self._parts["train"])
 
     @cached_property
     def checksums(self) -> dict[str, str]:  # the files are read once

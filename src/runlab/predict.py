@@ -119,8 +119,7 @@ class Outputs(Callback):
     """Keeps what is written of each batch: arrays by name, which for a .csv are columns."""
 
     def __init__(self, run: Run, suffix: str) -> None:
-        self.run, self.suffix = run, suffix
-        self.batches: list[dict[str, Any]] = []
+        self.run, self.suffix, self.batches = run, suffix, list[dict[str, Any]]()
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:  # noqa: ARG002
         if self.suffix == ".csv" and hasattr(pl_module, "output_columns"):
@@ -163,40 +162,39 @@ def predict(run: Run, inputs: Inputs | None, device: str | None, suffix: str) ->
     check_module(run.model)
     progress.filter_warnings()
     lightning.seed_everything(run.config.seed, workers=True, verbose=False)  # noise drawn while reading is repeated
-    if device == "cuda" and not torch.cuda.is_available():
+    gpu = torch.cuda.is_available()
+    if device == "cuda" and not gpu:
         raise UserError("device=cuda: no GPU can be used on this machine; take device=cpu")
-    accelerator = "gpu" if torch.cuda.is_available() and device != "cpu" else "cpu"
     same = {key: run.config.trainer[key] for key in ("precision", "deterministic") if key in run.config.trainer}
+    quiet = {"logger": False, "enable_checkpointing": False}
+    options: dict[str, Any] = {**same, **quiet, "accelerator": "gpu" if gpu and device != "cpu" else "cpu"}
     outputs = Outputs(run, suffix)
-    options: dict[str, Any] = {**same, "devices": 1, "logger": False, "enable_checkpointing": False}
-    trainer = Trainer(accelerator=accelerator, callbacks=[outputs, progress.bar(refresh_rate=1)], **options)
+    trainer = Trainer(callbacks=[outputs, progress.bar(refresh_rate=1)], devices=1, **options)
     trainer.predict(run.model, datamodule=Batches(run.data, inputs), return_predictions=False)
     return outputs.batches
 
 
 def write(path: Path, suffix: str, batches: list[dict[str, Any]], inputs: Inputs | None) -> None:
-    """Write a .csv of a row a sample, also of those that could not be read, or a .npz of whole arrays.
-
-    A .npz has the names of the inputs it holds in input.name, and what the others suffer from in input.error.
-    """
-    names, errors = (inputs.names, inputs.errors) if inputs else ([], {})
+    """Write a row a sample, with the error of each that was not read; or a .npz, with input.name and input.error."""
     keys = list(batches[0]) if batches else []
+    names, errors = (inputs.names, inputs.errors) if inputs else ([], {})
+    numbers = [i for i in range(len(names)) if i not in errors]  # of the inputs that were read
     if suffix == ".npz":
         arrays: dict[str, Any] = {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
         if inputs:
-            arrays["input.name"] = np.array([name for i, name in enumerate(names) if i not in errors])
+            arrays["input.name"] = np.array([names[i] for i in numbers])
             arrays["input.error"] = np.array([f"{names[i]}: {errors[i]}" for i in sorted(errors)], dtype=str)
         with path.open("wb") as file:
             np.savez(file, **arrays)
         return
-    predicted = (row for b in batches for row in zip(*(b[key].astype(str).tolist() for key in keys), strict=True))
+    rows = (row for b in batches for row in zip(*(b[key].astype(str).tolist() for key in keys), strict=True))
     with path.open("w", newline="") as table:
         writer = csv.writer(table)
         if inputs:
+            cells = {i: [*row, ""] for i, row in zip(numbers, rows, strict=True)}
+            cells |= {i: [*[""] * len(keys), error.partition("\n")[0]] for i, error in errors.items()}
             writer.writerow(["file" if isinstance(names[0], str) else "index", *keys, "error"])
-            for i, name in enumerate(names):
-                row = [*[""] * len(keys), errors[i].splitlines()[0]] if i in errors else [*next(predicted), ""]
-                writer.writerow([name, *row])
+            writer.writerows([name, *cells[i]] for i, name in enumerate(names))
         else:
             writer.writerow(["index", *keys])
-            writer.writerows([i, *row] for i, row in enumerate(predicted))
+            writer.writerows([i, *row] for i, row in enumerate(rows))
