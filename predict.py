@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from runlab.config.messages import UserError, report_errors, suggest
+from runlab.config.messages import UserError, report_errors, suggest, user_errors
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs.files import atomic_write
 
@@ -27,11 +27,9 @@ def main(run: str, input: str = "", output: str = "predictions.csv", device: str
         raise UserError(f"device={device}: no such choice." + suggest(device, ["cpu", "cuda"]))
     if not (batch_size.isdecimal() and int(batch_size)):
         raise UserError(f"batch_size={batch_size}: give a whole number from 1")
-    try:  # now, not after the predictions
+    with user_errors(f"output={output}"):  # now, not after the predictions
         file.parent.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=file.parent).close()
-    except OSError as error:
-        raise UserError(f"output={output}: {error.strerror}; name another file") from None
     with fast_imports():
         from runlab import predict
         from runlab.load import load_run

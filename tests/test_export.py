@@ -120,6 +120,16 @@ def test_mistakes_are_answered_in_a_line(
     (tmp_path / "file").touch()
     assert command(str(run_dir), "--format", "torch", "--output", f"{tmp_path}/file/model.pt2") == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+    for arguments, line in (
+        (("--format", "onnx"), "the following arguments are required: run; --help shows how"),
+        (("r",), "the following arguments are required: --format; --help shows how"),
+        (("r", "--frmat=onnx"), "--frmat: no such option. Did you mean --format? Choices: --help, --format, --output."),
+        (("r", "--format", "onx"), "argument --format: invalid choice: 'onx' (choose from "),
+        (("r", "s", "--format", "onnx"), "unrecognized arguments: s; --help shows how"),
+    ):
+        assert command(*arguments) == 1
+        said = capsys.readouterr().err
+        assert (said.startswith(line), len(said.splitlines())) == (True, 1), said
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)  # noqa: ARG005
     with pytest.raises(UserError, match="needs the package onnxscript: pip install onnxscript"):
         export(load_run(run_dir), "onnx", tmp_path / "model.onnx")

@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 import torch
 from conftest import PATH, ROOT
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 from test_tasks import composed as composed_task
 
@@ -296,7 +298,7 @@ def test_tensors_in_mappings_and_tuples_are_written_as_arrays(
         predict(returns(lambda x: [x]), None, "cpu", ".npz")
     with pytest.raises(UserError, match="predict_step returned output, then wave"):
         predict(returns(lambda x: x if len(x) == 16 else {"wave": x}), None, "cpu", ".npz")
-    assert list(leaves((torch.zeros(1), {"a": torch.zeros(1)}), "")) == ["0", "1.a"]
+    assert list(leaves((torch.zeros(1), {"a": torch.zeros(1)}))) == ["0", "1.a"]
 
 
 @pytest.mark.parametrize(
@@ -335,7 +337,7 @@ def test_mistakes_are_answered_in_a_line(run_dir: Path, tmp_path: Path, quick: P
         (run, output, f"input={tmp_path}/broken.npy"): f"input={tmp_path}/broken.npy: ",
         (run, f"output={tmp_path}/p.txt"): f"output={tmp_path}/p.txt: name a file that ends in .csv or .npz",
         (run, f"output={tmp_path}/file/p.csv"): f"output={tmp_path}/file/p.csv: ",
-        (run, "output=/proc/none/p.csv"): "output=/proc/none/p.csv: No such file or directory; name another file",
+        (run, "output=/proc/none/p.csv"): "output=/proc/none/p.csv: [Errno 2] No such file or directory: '/proc/none'",
         (run, output, "device=tpu"): "device=tpu: no such choice. Did you mean cpu?",
         (run, output, "batch_size=0"): "batch_size=0: give a whole number from 1",
     }.items():
@@ -369,8 +371,21 @@ def test_a_predict_step_that_returns_another_number_of_samples_is_no_table(run_d
     np.save(tmp_path / "x.npy", np.zeros((3, 28, 28), np.uint8))
     inputs = Inputs(load_run(run_dir).data, tmp_path / "x.npy", 2)
     for count in (2, 4):
-        with pytest.raises(ValueError, match="zip"):
+        with pytest.raises(UserError, match=f"predict_step returned {count} values for 3 inputs"):
             write(tmp_path / "p.csv", ".csv", [{"output": np.zeros(count)}], inputs)
+
+
+def test_a_run_of_several_gpus_predicts_on_the_cpu(
+    run_dir: Path, tmp_path: Path, quick: Predict, test_rows: list[dict[str, str]]
+) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
+    record = tmp_path / "run/.hydra/config.yaml"
+    config = OmegaConf.load(record)
+    config.trainer.update(accelerator="gpu", devices=4, num_nodes=2, strategy="ddp")
+    config.data.device_resident = True
+    OmegaConf.save(config, record)
+    assert quick(f"run={tmp_path}/run", f"output={tmp_path}/p.csv", "device=cpu").stderr == ""
+    assert rows(tmp_path / "p.csv") == test_rows
 
 
 def test_a_misspelt_option_is_answered_without_torch() -> None:

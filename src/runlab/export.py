@@ -4,7 +4,6 @@ It does what `predict.py` does with a batch: the data module's `on_after_batch_t
 `predict_step`. The data module's `example_input`, a batch of two or more samples, says what it takes.
 """
 
-import argparse
 import inspect
 import sys
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runlab.config.arguments import Arguments
 from runlab.config.messages import UserError, report_errors, user_errors
 from runlab.load import Run, load_run
 from runlab.predict import check_module
@@ -56,7 +56,7 @@ def export(run: Run, kind: str, output: Path) -> None:
 
 if __name__ == "__main__":
     with report_errors():
-        parser = argparse.ArgumentParser(prog="python -m runlab.export", description="Write a finished run's network.")
+        parser = Arguments(prog="python -m runlab.export", description="Write a finished run's network.")
         parser.add_argument("run", help="folder of the run")
         parser.add_argument("--format", required=True, choices=("onnx", "torch"), help="torch: a .pt2 of torch.export")
         parser.add_argument("--output", type=Path, help="left out: model.onnx or model.pt2 in the run folder")

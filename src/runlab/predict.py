@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, default_collate
 
-from runlab.config import resolvers  # noqa: F401  # registers what a run's config refers to
 from runlab.config.messages import UserError, one_line, own_place, user_errors
+from runlab.data.folders import visible_files
 from runlab.load import Run
 from runlab.training import progress
 
@@ -76,21 +76,18 @@ def _sources(path: Path) -> dict[Any, Any]:
         return dict(enumerate(rows[header:]))
     if path.suffix in (".npy", ".npz"):
         array = np.load(path, mmap_mode="c")
-        if path.suffix == ".npz" and len(array.files) != 1:
-            raise UserError(f"input={path}: holds {', '.join(array.files) or 'nothing'}; save one array alone")
-        return dict(enumerate(array[array.files[0]] if path.suffix == ".npz" else array))
-    if path.is_file():
-        return {path.name: path}
-    files = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
-    return {str(name): files[name] for name in files if not any(part.startswith(".") for part in name.parts)}
+        if path.suffix == ".npz":
+            if len(array.files) != 1:
+                raise UserError(f"input={path}: holds {', '.join(array.files) or 'nothing'}; save one array alone")
+            array = array[array.files[0]]
+        return dict(enumerate(array))
+    return {path.name: path} if path.is_file() else {str(file.relative_to(path)): file for file in visible_files(path)}
 
 
 def _parsed(row: str) -> Any:
     """The numbers of a table's line: int64 if all are whole, else float64."""
-    try:
-        return np.loadtxt([row], np.int64, delimiter=",", ndmin=1)
-    except ValueError:
-        return np.loadtxt([row], np.float64, delimiter=",", ndmin=1)
+    numbers = np.loadtxt([row], delimiter=",", ndmin=1)
+    return numbers.astype(np.int64) if (numbers % 1 == 0).all() else numbers
 
 
 class Batches(LightningDataModule):
@@ -122,21 +119,22 @@ class Outputs(Callback):
         self.run, self.suffix, self.batches = run, suffix, list[dict[str, Any]]()
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:  # noqa: ARG002
-        if self.suffix == ".csv" and hasattr(pl_module, "output_columns"):
+        if self.suffix == ".npz":
+            tensors = leaves(outputs)
+        elif hasattr(pl_module, "output_columns"):
             tensors = pl_module.output_columns(outputs, batch, self.run.data)
-        elif self.suffix == ".csv" and isinstance(outputs, Tensor) and outputs.ndim == 2:
-            tensors = {f"output_{number}": column for number, column in enumerate(outputs.unbind(1))}
-        elif self.suffix == ".csv" and not (isinstance(outputs, Tensor) and outputs.ndim == 1):
-            raise UserError("a .csv takes a tensor (B,) or (B, k) of predict_step, or output_columns; name a .npz")
+        elif isinstance(outputs, Tensor) and outputs.ndim in (1, 2):
+            columns = outputs.unbind(1) if outputs.ndim == 2 else ()
+            tensors = {f"output_{i}": column for i, column in enumerate(columns)} or {"output": outputs}
         else:
-            tensors = leaves(outputs, "")
+            raise UserError("a .csv takes a tensor (B,) or (B, k) of predict_step, or output_columns; name a .npz")
         arrays = {name: _array(values) for name, values in tensors.items()}
         if self.batches and arrays.keys() != self.batches[0].keys():
             raise UserError(f"predict_step returned {', '.join(self.batches[0])}, then {', '.join(arrays)}")
         self.batches.append(arrays)
 
 
-def leaves(outputs: Any, name: str) -> dict[str, Any]:
+def leaves(outputs: Any, name: str = "") -> dict[str, Any]:
     """Tensors in mappings and tuples, by the keys and numbers that lead to them, as in `hidden.0`."""
     if isinstance(outputs, Tensor):
         return {name or "output": outputs}
@@ -176,25 +174,27 @@ def predict(run: Run, inputs: Inputs | None, device: str | None, suffix: str) ->
 
 def write(path: Path, suffix: str, batches: list[dict[str, Any]], inputs: Inputs | None) -> None:
     """Write a row a sample, with the error of each that was not read; or a .npz, with input.name and input.error."""
-    keys = list(batches[0]) if batches else []
+    keys = batches[0] if batches else ()
+    arrays: dict[str, Any] = {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
     names, errors = (inputs.names, inputs.errors) if inputs else ([], {})
     numbers = [i for i in range(len(names)) if i not in errors]  # of the inputs that were read
     if suffix == ".npz":
-        arrays: dict[str, Any] = {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
         if inputs:
             arrays["input.name"] = np.array([names[i] for i in numbers])
             arrays["input.error"] = np.array([f"{names[i]}: {errors[i]}" for i in sorted(errors)], dtype=str)
         with path.open("wb") as file:
             np.savez(file, **arrays)
         return
-    rows = (row for b in batches for row in zip(*(b[key].astype(str).tolist() for key in keys), strict=True))
+    rows = list(zip(*(array.astype(str).tolist() for array in arrays.values()), strict=True))
+    if inputs and len(rows) != len(numbers):
+        raise UserError(f"predict_step returned {len(rows)} values for {len(numbers)} inputs; name a .npz")
     with path.open("w", newline="") as table:
         writer = csv.writer(table)
-        if inputs:
-            cells = {i: [*row, ""] for i, row in zip(numbers, rows, strict=True)}
-            cells |= {i: [*[""] * len(keys), error.partition("\n")[0]] for i, error in errors.items()}
-            writer.writerow(["file" if isinstance(names[0], str) else "index", *keys, "error"])
-            writer.writerows([name, *cells[i]] for i, name in enumerate(names))
-        else:
-            writer.writerow(["index", *keys])
+        if not inputs:
+            writer.writerow(["index", *arrays])
             writer.writerows([i, *row] for i, row in enumerate(rows))
+            return
+        cells, empty = dict(zip(numbers, rows, strict=True)), [""] * len(arrays)
+        writer.writerow(["file" if isinstance(names[0], str) else "index", *arrays, "error"])
+        for i, name in enumerate(names):
+            writer.writerow([name, *cells.get(i, empty), errors.get(i, "").partition("\n")[0]])
