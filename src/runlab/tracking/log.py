@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
+from runlab.tracking.loggers import MLFlowLogger
+
 
 def log_config(trainer: Trainer, cfg: DictConfig) -> None:
     """Give the loggers the hyperparameters, and TensorBoard the whole config, resolved, as a text."""
@@ -41,8 +43,8 @@ def log_image(trainer: Trainer, tag: str, picture: NDArray[np.uint8]) -> None:
             logger.experiment.add_image(tag, picture, step, dataformats="HWC")
         elif isinstance(logger, loggers.WandbLogger):
             logger.log_image(tag, [picture], step)
-        elif isinstance(logger, loggers.MLFlowLogger):
-            logger.experiment.log_image(logger.run_id, picture, key=tag, step=step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.log_image(tag, picture, step)
 
 
 def log_text(trainer: Trainer, tag: str, markdown: str) -> None:
