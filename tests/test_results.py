@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from runlab.sweeps import results
+from runlab.sweeps import compare, results
 from runlab.sweeps import table as results_table
 
 Put = Callable[..., Path]
@@ -82,7 +82,7 @@ def test_a_sweep_with_every_status(put: Put, monitoring: Any, capsys: pytest.Cap
         "val/acc          test/acc         n  optimizer.lr",
         "0.6250 ± 0.1768  0.3750 ± 0.1768  2  0.1",
     ]
-    results_table.main(["sweep"])
+    compare.main(["sweep"])
     assert capsys.readouterr().out.splitlines() == ["", *printed]
     header = ["optimizer.lr", "seed", "logger", "val/acc", "test/acc", "status", "seconds", "folder", "message"]
     assert in_csv() == [
@@ -249,10 +249,10 @@ def test_the_command_prints_the_same_and_its_errors_in_a_line(put: Put, monitori
     expected = "\n".join(["", *table(), ""])
     for arguments, status, out, err in (
         (["sweep"], 0, expected, ""),
-        ([], 1, "", "no folder: name one folder of runs, as in runs/default\n"),
-        (["missing"], 1, "", "missing: name one folder of runs, as in runs/default\n"),
-        (["sweep", "sweep"], 1, "", "sweep sweep: name one folder of runs, as in runs/default\n"),
-        (["empty"], 1, "", "empty: holds no run\n"),
+        ([], 1, "", "the following arguments are required: folder; --help shows how\n"),
+        (["missing"], 1, "", "missing: holds no run; name a folder of runs, as in runs/default\n"),
+        (["sweep", "sweep"], 1, "", "unrecognized arguments: sweep; --help shows how\n"),
+        (["empty"], 1, "", "empty: holds no run; name a folder of runs, as in runs/default\n"),
     ):
         command = [sys.executable, "-m", "runlab.results", *arguments]
         path = {"PYTHONPATH": f"{ROOT}/src", "PYTHONUTF8": "1"}

@@ -17,7 +17,7 @@ from runlab.config.processes import launched_processes
 from runlab.config.resolvers import quoted
 from runlab.runs.files import atomic_write
 from runlab.runs.record import finished_metrics
-from runlab.sweeps import table, workers
+from runlab.sweeps import picture, table, workers
 
 
 class Grid(Sweeper):
@@ -51,6 +51,8 @@ class Grid(Sweeper):
         finally:
             if rows := table.show(self.folder):
                 print(f"\nresults  {table.write_csv(self.folder, rows)}", flush=True)
+                if drawn := picture.write(self.folder, rows, self.cfg.monitor):
+                    print(f"picture  {drawn}", flush=True)
         if ended:
             raise UserError(f"{len(ended)} of this sweep's jobs: {', '.join(sorted(set(ended)))}, see above")
 

@@ -61,7 +61,7 @@ def rows(folder: Path) -> tuple[list[Row], str | None, int]:
     order is that of the folders.
     """
     table = [read(run) for run in run_folders(folder)]
-    configs = (_config(path) for path in [folder / "multirun.yaml", *(row.folder / RECORD for row in table)])
+    configs = (read_config(path) for path in [folder / "multirun.yaml", *(row.folder / RECORD for row in table)])
     config = next(filter(None, configs), {})
     monitor, sign = config.get("monitor"), -1 if config.get("mode") == "max" else 1
     name, sign = (str(monitor), sign) if monitor else (None, 0)
@@ -69,7 +69,7 @@ def rows(folder: Path) -> tuple[list[Row], str | None, int]:
     return table, name, sign
 
 
-def _config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """A recorded config; an empty one where it is missing or damaged."""
     try:
         config = yaml.load(path.read_bytes(), Loader)
