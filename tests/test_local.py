@@ -60,11 +60,11 @@ def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, 
     table = lines.index("val/acc  test/acc  status  seconds  optimizer.lr")
     diverged = "train/loss is nan at optimizer step 50; lower optimizer.lr?"
     assert sorted(lines[table + 1 : table + 3]) == sorted(scores.values())
-    assert lines[table + 3 : -2] == [
+    assert lines[table + 3 : -3] == [
         f"  diverged  1e+38  {diverged}",
         "  failed  -1  optimizer.lr=-1: must be number > 0",
     ]
-    assert lines[-1] == f"results  {sweep}/results.csv"
+    assert lines[-2:] == [f"results  {sweep}/results.csv", f"picture  {sweep}/results.png"]
     assert sorted(re.sub(r".*  ", "", line) for line in err.splitlines()[:2]) == [
         f"diverged: {diverged}",
         "failed: optimizer.lr=-1: must be number > 0",

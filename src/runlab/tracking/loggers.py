@@ -74,7 +74,7 @@ class MLFlowLogger(OneHistory, loggers.MLFlowLogger):
         with self._lock:
             self._run_id = self._run_id or self.id or None
             client = super().experiment
-        if self.begun:
+        if self.id:
             client.update_run(self._run_id, "RUNNING")
         self.note(("id", None, str(self._run_id)))
         return client
