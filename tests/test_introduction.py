@@ -1,4 +1,4 @@
-"""The introduction: its cells run in order and their assertions hold; it is committed with the outputs of such a run."""
+"""The introduction: its cells run in order, their assertions hold, and it is committed with the outputs of a run."""
 
 import json
 import re
