@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak golden
+.PHONY: help setup train test test-all lint format notebook tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak golden
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -39,6 +39,9 @@ lint: $(READY)  ## check format, style and types
 format: $(READY)  ## format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
+
+notebook: $(READY)  ## open the introduction in JupyterLab; it needs no network
+	@$(BIN)/jupyter lab notebooks/introduction.ipynb $(ARGS)
 
 # It keeps each event file open, of which a shell allows 1,024 at first.
 tensorboard: $(READY)  ## start the dashboard over all runs, and print its address
