@@ -173,6 +173,15 @@ def test_a_logarithmic_interval_gets_a_logarithmic_axis(tmp_path: Path, monkeypa
     assert drawn(monkeypatch, tmp_path, table).axes[0].get_xscale() == "log"
 
 
+def test_numbers_that_are_near_each_other_do_not_hide_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = runs({"lr": ["0.01612", "0.04244", "0.2171", "0.2474"]}, [0.1, 0.2, 0.3, 0.4])
+    [axis] = drawn(monkeypatch, tmp_path, table).axes
+    assert axis.get_xscale() == "log"
+    assert "0.2171" not in [text.get_text() for text in axis.get_xticklabels()]
+
+
 @pytest.mark.parametrize("count", [2, 200])
 def test_every_size_is_drawn_in_a_bounded_picture(tmp_path: Path, count: int) -> None:
     values = {key: [f"{key}{i}" for i in range(count)] for key in "abcd"}

@@ -4,6 +4,7 @@ import csv
 import difflib
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,15 @@ def main(arguments: Sequence[str]) -> None:
         print("", *(aligned(cells, len(table)) if columns else lines(table, monitor, sign)), sep="\n")
 
 
+@cache  # read once for all options
+def config_of(folder: Path) -> dict[str, Any]:
+    return read_config(folder / RECORD)
+
+
 def cell(row: Row, key: str) -> Any:
     """What a run has by this name: a metric, `status`, `folder`, `message`, an override, or a value of its config."""
     known = row.metrics | {"status": row.status, "folder": str(row.folder), "message": row.message} | row.overrides
-    value: Any = known[key] if key in known else read_config(row.folder / RECORD)
+    value: Any = known[key] if key in known else config_of(row.folder)
     for part in key.split(".") if key not in known else ():
         value = value.get(part) if isinstance(value, dict) else None
     return None if isinstance(value, dict) else value
@@ -64,7 +70,7 @@ def check(table: Sequence[Row], key: str) -> None:
     """`UserError` with the nearest name for one that no run has."""
     if all(cell(row, key) is None for row in table):
         names = [*keys_of(row.overrides for row in table), *keys_of(row.metrics for row in table), "status", "folder"]
-        close = difflib.get_close_matches(key, [*names, *leaves(read_config(table[0].folder / RECORD))], n=1)
+        close = difflib.get_close_matches(key, [*names, *leaves(config_of(table[0].folder))], n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise UserError(f"{key}: no run has such a value.{hint} Choices: {', '.join(names)}, or a key of the config.")
 

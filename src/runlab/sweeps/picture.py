@@ -3,7 +3,8 @@
 import re
 import statistics
 from collections.abc import Sequence
-from math import isfinite, nan
+from itertools import pairwise
+from math import isfinite, log10, nan
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,10 @@ def panel(axis: Any, key: str, points: Points, logarithmic: bool) -> None:
     elif logarithmic or (places[0] > 0 and places[(len(names) - 1) // 2] < 0.3 * places[-1]):
         axis.set_xscale("log")
     if None not in map(number, names) and len(names) <= FEW:
-        axis.set_xticks(places, names)
-        axis.set_xticks([], minor=True)
+        at = [log10(place) if axis.get_xscale() == "log" else place for place in places]
+        if all(right - left > 0.12 * (at[-1] - at[0]) for left, right in pairwise(at)):  # else one would hide another
+            axis.set_xticks(places, names)
+            axis.set_xticks([], minor=True)
     runs = sum(map(len, points.values()))
     for place, name in zip(places, names, strict=True):
         axis.plot([place] * len(points[name]), points[name], "o", color="tab:blue", alpha=0.4, markersize=4)
