@@ -71,7 +71,9 @@ def panel(axis: Any, key: str, points: Points, logarithmic: bool) -> None:
         axis.set_xticks(places[::every], texts[::every], rotation=90 if sum(map(len, texts)) > 40 else 0)
         axis.set_xlim(-0.5, len(names) - 0.5)
     elif logarithmic or (places[0] > 0 and places[(len(names) - 1) // 2] < 0.3 * places[-1]):
-        axis.set_xscale("log")
+        axis.set_xscale("log", subs=(2, 5) if places[-1] < 30 * places[0] else ())
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
     if None not in map(number, names) and len(names) <= FEW:
         at = [log10(place) if axis.get_xscale() == "log" else place for place in places]
         if all(right - left > 0.12 * (at[-1] - at[0]) for left, right in pairwise(at)):  # else one would hide another
