@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format notebook tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak update
+.PHONY: help setup train test test-all lint format notebook tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak golden update
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -46,6 +46,9 @@ notebook: $(READY)  ## open the introduction in JupyterLab; it needs no network
 # It keeps each event file open, of which a shell allows 1,024 at first.
 tensorboard: $(READY)  ## start the dashboard over all runs, and print its address
 	@ulimit -n $$(ulimit -Hn); $(BIN)/tensorboard --logdir runs --samples_per_plugin images=0 $(ARGS)
+
+golden: $(READY)  ## measure tests/golden/ anew, after a change that is meant to change numbers or configs
+	@RENEW_GOLDEN=1 $(BIN)/pytest tests/test_golden.py $(ARGS)
 
 lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --upgrade \

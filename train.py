@@ -17,6 +17,7 @@ from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
 from runlab.runs.files import run_lock
 from runlab.runs.resume import expand_resume, with_record
+from runlab.runs.run_log import run_log
 from runlab.sweeps.jobs import run_job
 
 
@@ -27,7 +28,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if cfg.resume == "auto" and (metrics := record.finished_metrics(run_dir, cfg)):
         print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")
         return metrics
-    with run_lock(run_dir, resume=cfg.fit and cfg.resume == "auto"):
+    with run_lock(run_dir, resume=cfg.fit and cfg.resume == "auto"), run_log(run_dir):
         return fit_and_test(cfg, run_dir)
 
 

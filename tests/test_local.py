@@ -73,6 +73,9 @@ def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, 
     with (sweep / "results.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["finished", "finished", "diverged", "failed"]
 
+    logs = {lr: (folder_of(sweep, f"optimizer.lr={lr}") / "run.log").read_text() for lr in ("0.04", "-1", "1e+38")}
+    assert [text.count("Traceback") for text in logs.values()] == [0, 1, 1]
+
     assert torch.get_num_threads() == 1
     train(composed("optimizer.lr=0.01", *setting))
     for name, tensor in weights(tmp_path / "run").items():

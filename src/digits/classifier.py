@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import numpy as np
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,9 +62,19 @@ class ImageClassifier(LightningModule):
         """Logits `(B, num_classes)`, for the callbacks."""
         return self._evaluate(batch, batch_idx, dataloader_idx, "test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Class probabilities `(B, num_classes)` float32."""
-        return self(inputs_and_targets(batch)[0]).softmax(dim=1)
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:  # noqa: ARG002
+        """Class probabilities `(B, num_classes)` float32; the batch may also be images alone."""
+        return self(batch if isinstance(batch, Tensor) else inputs_and_targets(batch)[0]).softmax(dim=1)
+
+    def output_columns(self, outputs: Tensor, batch: Any, data: Any) -> dict[str, Any]:
+        """For predict.py: the predicted class, the true one where the batch has it, the probability of each class."""
+        if (names := getattr(data, "class_names", None)) == []:  # not known until the data set has been read
+            data.prepare_data()
+            data.setup("predict")
+        names = np.array(data.class_names if names is not None else range(self.num_classes), dtype=str)
+        true = {} if isinstance(batch, Tensor) else {"true": names[inputs_and_targets(batch)[1].cpu()]}
+        columns = [f"P({name})" if name in ("file", "index", "predicted", "true", "error") else name for name in names]
+        return {"predicted": names[outputs.argmax(dim=1).cpu()], **true, **dict(zip(columns, outputs.T, strict=True))}
 
     def _evaluate(self, batch: Any, batch_idx: int, dataloader_idx: int, stage: str) -> Tensor:
         images, labels = inputs_and_targets(batch)

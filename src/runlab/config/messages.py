@@ -130,16 +130,17 @@ def one_line(error: BaseException) -> str:
     return text
 
 
-def own_place(error: BaseException) -> str:
-    """Where the user's own code raised an error: file, line and code on lines of their own; "" for a library's error.
+def is_own_code(path: str) -> bool:
+    """Whether a source file is the user's own: it lies neither in the environment nor in this engine."""
+    return not path.startswith((str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix, "<"))
 
-    The user's own is what lies neither in the environment nor in this engine.
-    """
+
+def own_place(error: BaseException) -> str:
+    """Where the user's own code raised an error: file, line, code on lines of their own; "" for a library's error."""
     while error.__cause__ is not None:
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
-    libraries = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix, "<")
-    own = [frame for frame in frames if not frame.filename.startswith(libraries) and frame.filename != _ENTRY]
+    own = [frame for frame in frames if is_own_code(frame.filename) and frame.filename != _ENTRY]
     # A wrong value is often noticed by a library that the user's code has handed it to: that is no mistake of the code.
     if not own or isinstance(error, UserError) or not (own[-1] is frames[-1] or isinstance(error, _MISTAKES)):
         return ""

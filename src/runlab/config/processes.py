@@ -15,6 +15,11 @@ def rank_zero() -> bool:
     return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
 
 
+def rank() -> int:
+    """The number of this process, from 0, in a run on several devices."""
+    return max(int(os.environ.get(name) or 0) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+
+
 def launched_processes() -> int:
     """How many processes torchrun or srun has started for this run; 1 where it was neither."""
     started = os.environ.get("WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS", 1)

@@ -92,8 +92,10 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
     """The checkpoint to resume from; `UserError` if `cfg` changes what it fixes (data, task, network, optimizer)."""
     if (last := newest_sound(run_dir / CHECKPOINTS)) is None:
         return None
-    if (epoch := load(last)["epoch"]) >= cfg.trainer.max_epochs != -1:
-        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run to resume has done {epoch + 1}")
+    checkpoint = load(last)
+    if (epoch := checkpoint["epoch"]) >= cfg.trainer.max_epochs != -1:
+        done = f"{epoch + 1}" if checkpoint["run"]["epoch_done"] else f"{epoch} and is within the next"
+        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run to resume has done {done}")
     record = OmegaConf.merge(read_record(run_dir), {"run_dir": cfg.run_dir})
     old, new = (cast("dict[str, Any]", OmegaConf.to_container(part, resolve=True)) for part in (record, cfg))
     if old["seed"] != new["seed"]:
@@ -104,6 +106,12 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
             if before.get(key) != after.get(key) and f"{group}.{key}" not in cfg.resume_may_change:
                 text = f"{group}.{key}={after.get(key)}: the run to resume has {before.get(key)}"
                 raise UserError(f"{text}; to begin a new one with its weights, add ckpt_path=.../checkpoints/best.ckpt")
+    before, after = (config["trainer"].get("accumulate_grad_batches", 1) for config in (old, new))
+    if before != after and any("gradients" in state for state in checkpoint.get("epoch_state", [])):
+        raise UserError(
+            f"trainer.accumulate_grad_batches={after}: the run to resume stopped before the optimizer's step, with"
+            f" gradients gathered for {before}; resume it with {before}, and change it where an epoch ends"
+        )
     if (
         rank_zero() and last != run_dir / LAST
     ):  # a kill came between the two: a finished run would keep an old last.ckpt

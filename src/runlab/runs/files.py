@@ -15,6 +15,7 @@ from runlab.config.processes import rank_zero
 RECORD = Path(".hydra/config.yaml")  # the composed config
 METRICS = "metrics.json"  # the final metrics of a finished run
 ENDED = "ended.json"  # why a job of a sweep ended without metrics: status, message, traceback
+RUN_LOG = "run.log"  # what the user's own code logs, warnings, the traceback of a failure
 CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
 LAST = f"{CHECKPOINTS}/last.ckpt"  # the newest one
 

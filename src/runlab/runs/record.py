@@ -23,6 +23,7 @@ from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
+from runlab.runs.run_log import write_traceback
 
 RENAMED = Path(__file__).parents[3] / "conf/renamed.yaml"
 
@@ -123,6 +124,7 @@ def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     message = one_line(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {one_line(error)}"
     lines = "".join(traceback.format_exception(error)).splitlines()
     with suppress(Timeout), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
+        write_traceback(run_dir, error)
         if (run_dir / ENDED).exists():
             return ""
         if not (run_dir / METRICS).exists():

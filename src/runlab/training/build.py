@@ -18,10 +18,10 @@ from runlab.config.instantiate import build
 from runlab.config.messages import UserError, one_line, own_place
 from runlab.config.processes import launched_processes
 from runlab.data.connector import use_resumable_loaders
-from runlab.training.checkpointing import RunState
 from runlab.training.checks import CheckRun
 from runlab.training.epoch_state import EpochState
 from runlab.training.fit_loop import use_engine_loops
+from runlab.training.run_state import RunState
 
 
 def build_task(cfg: DictConfig) -> tuple[LightningDataModule, LightningModule]:
@@ -74,11 +74,12 @@ def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
 def _engine(cfg: DictConfig, callbacks: dict[str, Any]) -> list[Callback]:
     """The callbacks that keep the engine's promises for any task."""
     arguments: Any = OmegaConf.to_container(cfg.callbacks, resolve=True)
-    configured = [(callback, arguments[name]) for name, callback in callbacks.items()]
-    limits = {key: cfg.trainer.get(key) for key in ("max_time", "min_epochs", "min_steps")}
+    configured = {name: (callback, arguments[name]) for name, callback in callbacks.items()}
+    options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    limits = {key: options.get(key) for key in ("max_time", "min_epochs", "min_steps")}
     hint = "lower optimizer.lr?" if cfg.optimizer else "lower the learning rate?"
     return [
         CheckRun(cfg.monitor, hint),
         EpochState(),
-        RunState(configured, f"{OmegaConf.to_yaml(cfg.callbacks)}{limits}", hint),
+        RunState(configured, limits, hint),
     ]
