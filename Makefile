@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format notebook tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak golden
+.PHONY: help setup train test test-all lint format notebook tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak golden update
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -80,5 +80,8 @@ rename:  ## make the template yours: make rename NAME=my_project
 	mv src/$(PACKAGE) src/$(NAME)
 	perl -pi -e 's/^\{\}$$//' conf/renamed.yaml && echo "$(PACKAGE): $(NAME)" >> conf/renamed.yaml
 	grep -rlIw $(PACKAGE) . --exclude-dir=.git --exclude-dir=.venv --exclude-dir=runs | xargs perl -pi -e \
-		's{\b$(PACKAGE)(?=[./][a-z_])|(?<=src/)$(PACKAGE)\b|(?<=from )$(PACKAGE)\b|(?<=^name = ")$(PACKAGE)\b|(?<=^# )$(PACKAGE)\b|(?<=^PACKAGE := )$(PACKAGE)\b}{$(NAME)}g'
+		's{\b$(PACKAGE)(?=[./][a-z_])|(?<=src/)$(PACKAGE)\b|(?<=from )$(PACKAGE)\b|(?<=^name = ")$(PACKAGE)\b|(?<=^# )$(PACKAGE)\b|(?<=^title: )$(PACKAGE)\b|(?<=^PACKAGE := )$(PACKAGE)\b}{$(NAME)}g'
 	rm -rf src/*.egg-info .venv/ready
+
+update:  ## merge what the template has changed since: make update FROM=<a clone of it, or its address>
+	@.template/update "$(FROM)"

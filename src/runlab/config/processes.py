@@ -1,9 +1,13 @@
 """What this process is: a rank of a run on several devices, a job of a sweep."""
 
 import os
+import signal
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+
+POSIX = hasattr(signal, "SIGUSR1")  # Linux and macOS, not Windows
+SIGKILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows ends a process at once by either
 
 
 def rank_zero() -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
+from runlab.config.processes import POSIX
+
 
 def quoted(path: str | Path) -> str:
     """A path as Hydra takes it on the command line, whatever its characters; in double quotes, as Lightning does it."""
@@ -17,9 +19,10 @@ def job_folder(overrides: str) -> str:
     """The folder name of a sweep's job: its overrides.
 
     Characters that a path cannot have are replaced, and a long name is cut; then a hash tells it from others. Linux
-    allows 255 bytes.
+    allows 255 bytes for a name, Windows 260 characters for a whole path.
     """
-    name = re.sub(r"^\.|[^\w.,=+~@:%\[\]{}()<>-]", "_", overrides, flags=re.ASCII)[:200]
+    allowed = ":<>" * POSIX + r"\w.,=+~@%\[\]{}()-"
+    name = re.sub(rf"^\.|[^{allowed}]", "_", overrides, flags=re.ASCII)[: 200 if POSIX else 100]
     return name if name == overrides else f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 

@@ -3,7 +3,6 @@
 import inspect
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from runlab.config.messages import Diverged, Pruned, report_errors
-from runlab.config.processes import in_sweep, launched_processes, rank_zero
+from runlab.config.messages import Diverged, Pruned, UserError, report_errors
+from runlab.config.processes import POSIX, SIGKILL, in_sweep, launched_processes, rank_zero
 from runlab.config.resolvers import quoted
 from runlab.runs.files import ENDED, RECORD, atomic_write
 from runlab.runs.record import write_failure
@@ -101,6 +100,9 @@ def run_in_subprocess(script: str, cfg: DictConfig) -> float | str | None:
     The other ranks of a run repeat its command: the sweep's command would make each of them a sweep. Signals go on to
     the job, once each: it is in a session of its own, where Ctrl-C on the terminal does not reach it.
     """
+    if not POSIX:
+        with report_errors():
+            raise UserError(f"trainer.devices={cfg.trainer.devices}: on Windows each job of a sweep has one device")
     hydra, run_dir = HydraConfig.get(), Path(cfg.run_dir)
     sources = {source.provider: source.path for source in hydra.runtime.config_sources}
     options = [f"--config-name={hydra.job.config_name}", f"--config-path={sources['main']}"]
@@ -118,7 +120,7 @@ def run_in_subprocess(script: str, cfg: DictConfig) -> float | str | None:
     with signal_handler(hand_on):
         status = process.wait()
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # a rank that it has left behind
+        os.killpg(process.pid, SIGKILL)  # a rank that it has left behind
     stops = {128 + signum for signum in SIGNALS}
     if asked or status in stops:  # it was stopped, and so is the sweep
         sys.exit(128 + asked[0] if asked else status)

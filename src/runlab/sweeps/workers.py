@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from runlab.config.processes import SIGKILL
 from runlab.config.startup import fast_imports
 
 Job = TypeVar("Job", bound=Callable[..., Any])
@@ -56,7 +57,7 @@ def launch_jobs(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> lis
         since = since or time.monotonic()
         asked.append(signum)
         for worker in multiprocessing.active_children():
-            os.kill(worker.pid or 0, signum if len(asked) == 1 else signal.SIGKILL)
+            os.kill(worker.pid or 0, signum if len(asked) == 1 else SIGKILL)
 
     class UntilAsked(list[Any]):  # joblib draws a job when a worker is free, and so none after a signal
         def __iter__(self) -> Iterator[Any]:
