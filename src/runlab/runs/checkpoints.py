@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any, cast
+from zipfile import is_zipfile
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -43,7 +44,7 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
+        raise UserError(f"{path}: no such checkpoint; name another") from None
     except Exception as error:
         raise UserError(f"{path}: damaged, or holds more than tensors and plain values; name another") from error
     if not isinstance(checkpoint, dict) or "metrics" not in checkpoint:
@@ -88,6 +89,17 @@ def newest_sound(folder: Path) -> Path | None:
     return best
 
 
+def _check_best(checkpoint: dict[str, Any], folder: Path) -> None:
+    """`UserError` where the file that a checkpoint of a run knows as its best one is lost."""
+    for state in checkpoint["callbacks"].values():
+        path = Path(state.get("best_model_path") or "")
+        # Without a score it is the last one, which is written again.
+        if state.get("best_model_score") is not None and path.parent == folder.resolve() and not is_zipfile(path):
+            raise UserError(
+                f"{path}: the best weights of the run to resume, missing or damaged; restore them, or begin a new run"
+            )
+
+
 def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
     """The checkpoint to resume from; `UserError` if `cfg` changes what it fixes (data, task, network, optimizer)."""
     if (last := newest_sound(run_dir / CHECKPOINTS)) is None:
@@ -112,6 +124,7 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
             f"trainer.accumulate_grad_batches={after}: the run to resume stopped before the optimizer's step, with"
             f" gradients gathered for {before}; resume it with {before}, and change it where an epoch ends"
         )
+    _check_best(checkpoint, run_dir / CHECKPOINTS)
     if (
         rank_zero() and last != run_dir / LAST
     ):  # a kill came between the two: a finished run would keep an old last.ckpt

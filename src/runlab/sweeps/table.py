@@ -8,8 +8,8 @@ from math import isfinite, nan
 from pathlib import Path
 
 from runlab.config.messages import UserError
-from runlab.runs.files import atomic_write
-from runlab.sweeps.results import NOT_METRICS, Row, keys_of, main_metrics, place, rows
+from runlab.runs.files import END, atomic_write
+from runlab.sweeps.results import Row, keys_of, main_metrics, place, rows
 
 REPEATS = ("seed", "data.fold")  # over these a setting is repeated: its mean ± standard deviation is shown
 SHOWN, WIDE = 20, 40  # rows, and characters of an override, that are printed at most; results.csv has all
@@ -18,7 +18,7 @@ SHOWN, WIDE = 20, 40  # rows, and characters of an override, that are printed at
 def write_csv(folder: Path, table: Sequence[Row]) -> Path:
     """`results.csv`: a row a run, with its overrides, a column each, metrics, status, seconds, folder and message."""
     keys = keys_of(row.overrides for row in table)
-    names = [name for name in keys_of(row.metrics for row in table) if name not in NOT_METRICS]
+    names = [name for name in keys_of(row.metrics for row in table) if name not in END]
     with atomic_write(folder / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*keys, *names, "status", "seconds", "folder", "message"])
