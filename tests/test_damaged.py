@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ import pytest
 import torch
 from conftest import status_of
 from test_resume import assert_equal
-from test_tasks import CONF, contents, setting
+from test_tasks import CONF, composed, contents, setting
 
 from runlab.config.messages import UserError
 from runlab.load import load_run
 from runlab.sweeps import results, table
+from train import train
 
 SHORT = [f"--config-dir={CONF}", *setting("regression", "trainer.max_epochs=2", "trainer.accelerator=cpu")]
 STOP = "+callbacks.stop={_target_: faults.InterruptAt, batch: 25}"
@@ -251,3 +253,68 @@ def test_a_damaged_file(
             assert before.items() <= tree(copy / "0").items()  # nothing is lost
         elif err:  # what is passed over
             assert re.search(rf"{name}: .*(passed over|missing or damaged)$", err)
+
+
+# Cases 34 and 35
+@pytest.mark.parametrize(("limit", "file"), [(4500, "checkpoints/best.ckpt"), (6000, "")])
+def test_a_file_size_limit_is_a_line_and_the_run_is_resumed_equal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: int, file: str
+) -> None:
+    """The limit meets the first checkpoint, of about 4,800 bytes, or in a later epoch TensorBoard's file."""
+    monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"")  # no .diff
+    run, long = tmp_path / "run", [*SHORT, "trainer.max_epochs=9", "trainer.log_every_n_steps=1"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        assert status_of(*long, f"hydra.run.dir={run}") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    err = capfd.readouterr().err.splitlines()
+    assert err[-1].startswith(f"{run / file}: File too large; mend that, or name another folder; saved work can be")
+    assert [line.partition(":")[0] for line in err[:-1]] == ([] if file else ["TensorBoard"])
+    assert not list(run.rglob("*.part"))
+    assert sorted(path.name for path in run.glob("checkpoints/*")) == ([] if file else ["best.ckpt", "last.ckpt"])
+    assert status_of(f"--config-dir={CONF}", f"resume={run}") == 0
+    assert status_of(*long, f"hydra.run.dir={tmp_path}/straight") == 0
+    assert_equal(contents(run), contents(tmp_path / "straight"))
+
+
+def test_a_full_disk_of_which_the_system_says_no_file_is_that_of_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.CSVLogger.save", full)
+    assert status_of(*SHORT, "logger=csv", f"hydra.run.dir={tmp_path}/run") == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}/run: No space left on device; mend that, or name another folder")
+
+
+def test_an_error_of_the_users_own_is_not_taken_for_one_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    monkeypatch.setattr("tasks.regression.Regressor.training_step", refused)
+    with pytest.raises(ConnectionRefusedError):
+        train(composed("regression", tmp_path / "run", "logger=none"))
+
+
+def test_a_folder_that_cannot_be_opened_does_not_hide_the_runs_beside_it(
+    made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made / "finished", tmp_path / "runs")
+    scandir = os.scandir
+
+    def closed(path: Path) -> Any:
+        if path.name == "0":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", closed)
+    table.main([str(tmp_path / "runs")])
+    out, err = capfd.readouterr()
+    assert out.splitlines()[2].split()[:3] == ["0.2033", "0.2036", "finished"]
+    assert err == f"{tmp_path}/runs/0: Permission denied; passed over\n"

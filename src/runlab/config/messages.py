@@ -30,9 +30,8 @@ class Pruned(UserError):
 # A disk that is full, read-only, closed to the user, or broken.
 _DISK = {
     getattr(errno, name)
-    for name in ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO"]
-    + ["ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG"]
-}
+    for name in ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
+} | {errno.EISDIR}
 
 _ENTRY = str(Path(sys.argv[0]).absolute())  # train.py
 

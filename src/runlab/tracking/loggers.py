@@ -1,6 +1,8 @@
 """The loggers: Lightning's, with what they lack or do too much of."""
 
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard.summary import hparams
 
 from runlab.config.instantiate import build
+from runlab.config.messages import one_line
 
 # A run sends nothing out unless its user has said so. MLflow and W&B read this as they are imported, later.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -78,16 +81,29 @@ class WandbLogger(loggers.WandbLogger):
 
 @contextmanager
 def closing_loggers() -> Iterator[list[Any]]:
-    """A list for loggers. At the end a W&B run is finished, which Lightning leaves open for the next job of a sweep."""
+    """A list for loggers. At the end a W&B run is finished, which Lightning leaves open for the next job of a sweep.
+
+    TensorBoard's thread fails with a line; where the run writes to it next, it fails too.
+    """
     opened: list[Any] = []
-    failed = True
+    failed, hook = True, threading.excepthook
+    threading.excepthook = lambda failure: _in_a_line(failure) or hook(failure)
     try:
         yield opened
         failed = False
     finally:
+        threading.excepthook = hook
         for logger in opened:
             if isinstance(logger, WandbLogger) and logger._experiment:
                 logger._experiment.finish(exit_code=int(failed))
+
+
+def _in_a_line(failure: threading.ExceptHookArgs) -> bool:
+    """Print what keeps TensorBoard's thread from writing, as on a full disk; False for any other thread's failure."""
+    if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__name__ == "_AsyncWriterThread"):
+        return False
+    print(f"TensorBoard: {one_line(failure.exc_value)}", file=sys.stderr)
+    return True
 
 
 def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
