@@ -84,8 +84,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tree(folder: Path) -> dict[Path, bytes]:
-    """The files in a folder, but for locks, and what they hold."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
+    """The files in a folder, but for locks and the log, which grows, and what they hold."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith((".lock", ".log"))]
     return {path.relative_to(folder): path.read_bytes() for path in paths if str(path) not in unreadable}
 
 
@@ -180,6 +180,7 @@ FILES = [
     ("stopped", ".hydra/overrides.yaml", "show resume", "show"),
     ("stopped", ".hydra/hydra.yaml events* csv/version_0/metrics.csv csv/version_0/hparams.yaml", "show resume", ""),
     ("stopped", ".lock", "resume", ""),
+    ("stopped", "run.log", "resume", ""),
     ("sweep", "../multirun.yaml", "show again", ""),
     ("sweep", "../results.csv", "again", ""),
     ("sweep", ".hydra/config.yaml", "show again", "again"),
@@ -199,6 +200,7 @@ EXCEPT = {
     ("stopped", "provenance.json", "word"): "",
     ("stopped", "checkpoints/last.ckpt", "folder"): "resume",
     ("stopped", ".lock", "folder"): "resume",
+    ("stopped", "run.log", "folder"): "resume",
     ("sweep", "../multirun.yaml", "folder"): "again",
     ("sweep", "../results.csv", "folder"): "again",
     ("sweep", "metrics.json", "missing"): "",
