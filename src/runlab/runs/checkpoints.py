@@ -14,6 +14,7 @@ from torch import nn
 
 from runlab.config.messages import UserError
 from runlab.config.processes import rank_zero
+from runlab.runs import weights
 from runlab.runs.files import CHECKPOINTS, LAST, atomic_write
 from runlab.runs.record import read_record
 
@@ -39,15 +40,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load(path)
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU: tensors and plain values; `UserError` for anything that could run code."""
+def load(path: str | Path, state_dict: bool = False) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU: tensors and plain values; `UserError` for anything that could run code.
+
+    With `state_dict` it may be one, as of `torch.save(model.state_dict(), path)`: of a run of which nothing is known.
+    """
+    if Path(path).is_dir():
+        raise UserError(f"{path}: a folder; name a checkpoint in it, as .../checkpoints/best.ckpt")
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; name another") from None
     except Exception as error:
         raise UserError(f"{path}: damaged, or holds more than tensors and plain values; name another") from error
-    if not isinstance(checkpoint, dict) or "metrics" not in checkpoint:
+    if state_dict and isinstance(checkpoint, dict) and checkpoint and all(map(torch.is_tensor, checkpoint.values())):
+        return {"state_dict": dict(checkpoint), "epoch": -1, "global_step": 0, "metrics": {}}
+    if not isinstance(checkpoint, dict) or not {"metrics", "state_dict"} <= checkpoint.keys():
         raise UserError(f"{path}: no checkpoint of this project, it holds no metrics; name another")
     for state in checkpoint.get("callbacks", {}).values():  # the folder may have been moved since
         if (old := str(state.get("dirpath"))).endswith("/checkpoints"):
@@ -57,18 +65,16 @@ def load(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def restore(model: nn.Module, path: str | Path | None, scores: Any = None) -> dict[str, Any]:
+def restore(model: nn.Module, path: str | Path | None, *, strict: bool = True, scores: Any = None) -> dict[str, Any]:
     """Put a checkpoint's weights into `model`, and return all that it holds; `UserError` if they do not fit.
 
-    Without a path the model stays as it is, and its `scores` are the metrics.
+    The checkpoint may also be a plain `state_dict`. What does not fit is left out if not `strict`. Without a path the
+    model stays as it is, and its `scores` are the metrics.
     """
     if path is None:
         return {"epoch": 0, "global_step": 0, "metrics": dict(scores or {})}
-    checkpoint = load(path)
-    try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights of another network than this one; choose its model=...") from error
+    checkpoint = load(path, state_dict=True)
+    weights.put(checkpoint["state_dict"], model, path, strict)
     return checkpoint
 
 
