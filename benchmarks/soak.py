@@ -16,6 +16,7 @@ from pathlib import Path
 from reproduce import differences
 
 KILLS = 100
+EARLY = 0.2  # the share of the kills that come before a process trains
 IN_A_ROW = 6  # kills of one run; then it may finish
 TASKS = {  # each trains for some seconds, beside the imports
     "example": ["model=mlp", "trainer.max_epochs=4", "optimizer.lr=0.01"],
@@ -36,6 +37,14 @@ def start(task: str, run_dir: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+def until_recorded(process: "subprocess.Popen[str]", run_dir: Path) -> float:
+    """Wait until a run has written its record, before it trains; the seconds that it took."""
+    path, begun, clock = run_dir / "provenance.json", time.time(), time.perf_counter()
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime >= begun):
+        time.sleep(0.01)
+    return time.perf_counter() - clock
+
+
 def finish(process: "subprocess.Popen[str]") -> None:
     """Wait for the end of a run; `RuntimeError` with what it says where it fails."""
     _, said = process.communicate()
@@ -47,16 +56,22 @@ def soak(task: str, kills: int) -> str:
     """Kill runs of a task so many times, and say how they came out; `RuntimeError` where one is not equal."""
     rng, killed, runs, moments = random.Random(task), 0, 0, {"before": 0, "training": 0, "later": 0}
     with tempfile.TemporaryDirectory() as folder:
-        straight, begun = Path(folder) / "straight", time.perf_counter()
-        finish(start(task, straight))
-        whole = time.perf_counter() - begun
+        straight = Path(folder) / "straight"
+        process = start(task, straight)
+        waited = until_recorded(process, straight)
+        begun = time.perf_counter()
+        finish(process)
+        trained = time.perf_counter() - begun
         while killed < kills:
             run_dir = Path(folder) / f"run{runs}"
             runs += 1
             for _ in range(min(IN_A_ROW, kills - killed)):
                 process = start(task, run_dir)
+                early = rng.random() < EARLY
+                if not early:
+                    until_recorded(process, run_dir)
                 try:
-                    process.communicate(timeout=rng.uniform(0.3, 1.0) * whole)
+                    process.communicate(timeout=rng.random() * (waited if early else trained))
                     break
                 except subprocess.TimeoutExpired:
                     process.kill()
