@@ -69,8 +69,8 @@ dashboard-picture: $(READY)  ## train, and take README's pictures of the dashboa
 reproduce: $(READY)  ## train a run again from its record and compare: make reproduce RUN=runs/...
 	@PYTHONPATH=. $(BIN)/python benchmarks/reproduce.py $(RUN)
 
-soak: $(READY)  ## kill a run twenty times and compare (seven minutes)
-	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
+soak: $(READY)  ## kill runs of six tasks 100 times and compare (ten minutes; ARGS=30 for 30 kills)
+	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py $(ARGS)
 
 rename:  ## make the template yours: make rename NAME=my_project
 	@echo "$(NAME)" | grep -Eqx '[a-z][a-z0-9_]*' || \

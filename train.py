@@ -47,7 +47,8 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             lightning.seed_everything(cfg.seed, workers=True, verbose=False)
             data, task = build.build_task(cfg)
             last = checkpoints.to_resume_from(run_dir, cfg) if cfg.fit else None
-            checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path)
+            strict = cfg.get("ckpt_strict", True)  # older records lack it
+            checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path, strict=strict)
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
             trainer = build.build_trainer(cfg, built)
             record.write_record(run_dir, cfg, data)

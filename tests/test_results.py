@@ -232,12 +232,15 @@ def test_more_settings_than_are_shown(put: Put, monitoring: Any) -> None:
 def test_a_damaged_file_does_not_hide_the_others(put: Put, monitoring: Any) -> None:
     monitoring("val/acc", "max")
     (put("a", "seed=0", val_acc=0.9, test_acc=0.5) / "metrics.json").write_text("{")
-    (put("b", val_acc=0.5, test_acc=0.5) / ".hydra/overrides.yaml").write_text("")
+    (put("b", val_acc=0.7, test_acc=0.5) / ".hydra/overrides.yaml").write_text("")
+    put("c", "seed=1", val_acc=0.5, test_acc=0.5)
     assert table() == [
-        "val/acc  test/acc  status      seconds  seed",
-        "0.5000   0.5000    finished    1.2",
-        "                   unfinished           0     a damaged file: Expecting property name enclosed in double "
-        "quotes: line 1 column 2 (char 1)",
+        "val/acc  test/acc  status    seconds  seed",
+        "0.5000   0.5000    finished  1.2      1",
+        "                   damaged            0     metrics.json: damaged; restore it, or remove it and resume the run,"
+        " which is then tested again",
+        "                   damaged                  .hydra/overrides.yaml: damaged; restore it, or run the job anew in"
+        " another folder",
     ]
 
 

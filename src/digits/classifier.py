@@ -36,12 +36,17 @@ class ImageClassifier(LightningModule):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None,
         num_classes: int,
+        compile: bool = False,  # torch.compile, once a Trainer has the module; older runs have no such key
     ) -> None:
         super().__init__()
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
-        self.num_classes = num_classes
+        self.num_classes, self.compiles = num_classes, compile
         # Each loader's counts (num_classes, num_classes) int64, rows = true class, columns = predicted; until the next.
         self.counts: Any = nn.ModuleDict({"val": nn.ModuleList(), "test": nn.ModuleList()})
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        if self.compiles:
+            self.network.compile()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -130,7 +135,5 @@ class ImageClassifier(LightningModule):
 
     @user_errors("optimizer")
     def configure_optimizers(self) -> Any:
-        trained = [
-            parameter for parameter in self.parameters() if parameter.requires_grad
-        ]  # all, or what is not frozen
+        trained = [p for p in self.parameters() if p.requires_grad]  # all, or what is not frozen
         return with_scheduler(self.optimizer(trained), self.scheduler, self.trainer)

@@ -31,7 +31,7 @@ class Pruned(UserError):
 _DISK = {
     getattr(errno, name)
     for name in ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
-}
+} | {errno.EISDIR}
 
 _ENTRY = str(Path(sys.argv[0]).absolute())  # train.py
 

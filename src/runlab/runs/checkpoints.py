@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any, cast
+from zipfile import is_zipfile
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -13,6 +14,7 @@ from torch import nn
 
 from runlab.config.messages import UserError
 from runlab.config.processes import rank_zero
+from runlab.runs import weights
 from runlab.runs.files import CHECKPOINTS, LAST, atomic_write
 from runlab.runs.record import read_record
 
@@ -38,15 +40,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load(path)
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU: tensors and plain values; `UserError` for anything that could run code."""
+def load(path: str | Path, state_dict: bool = False) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU: tensors and plain values; `UserError` for anything that could run code.
+
+    With `state_dict` it may be one, as of `torch.save(model.state_dict(), path)`: of a run of which nothing is known.
+    """
+    if Path(path).is_dir():
+        raise UserError(f"{path}: a folder; name a checkpoint in it, as .../checkpoints/best.ckpt")
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
+        raise UserError(f"{path}: no such checkpoint; name another") from None
     except Exception as error:
         raise UserError(f"{path}: damaged, or holds more than tensors and plain values; name another") from error
-    if not isinstance(checkpoint, dict) or "metrics" not in checkpoint:
+    if state_dict and isinstance(checkpoint, dict) and checkpoint and all(map(torch.is_tensor, checkpoint.values())):
+        return {"state_dict": dict(checkpoint), "epoch": -1, "global_step": 0, "metrics": {}}
+    if not isinstance(checkpoint, dict) or not {"metrics", "state_dict"} <= checkpoint.keys():
         raise UserError(f"{path}: no checkpoint of this project, it holds no metrics; name another")
     for state in checkpoint.get("callbacks", {}).values():  # the folder may have been moved since
         if (old := str(state.get("dirpath"))).endswith("/checkpoints"):
@@ -56,18 +65,16 @@ def load(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def restore(model: nn.Module, path: str | Path | None, scores: Any = None) -> dict[str, Any]:
+def restore(model: nn.Module, path: str | Path | None, *, strict: bool = True, scores: Any = None) -> dict[str, Any]:
     """Put a checkpoint's weights into `model`, and return all that it holds; `UserError` if they do not fit.
 
-    Without a path the model stays as it is, and its `scores` are the metrics.
+    The checkpoint may also be a plain `state_dict`. What does not fit is left out if not `strict`. Without a path the
+    model stays as it is, and its `scores` are the metrics.
     """
     if path is None:
         return {"epoch": 0, "global_step": 0, "metrics": dict(scores or {})}
-    checkpoint = load(path)
-    try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights of another network than this one; choose its model=...") from error
+    checkpoint = load(path, state_dict=True)
+    weights.put(checkpoint["state_dict"], model, path, strict)
     return checkpoint
 
 
@@ -86,6 +93,17 @@ def newest_sound(folder: Path) -> Path | None:
     if best and steps[best] < 0:
         raise UserError(f"{folder}: no checkpoint can be read; begin anew in another folder")
     return best
+
+
+def _check_best(checkpoint: dict[str, Any], folder: Path) -> None:
+    """`UserError` where the file that a checkpoint of a run knows as its best one is lost."""
+    for state in checkpoint["callbacks"].values():
+        path = Path(state.get("best_model_path") or "")
+        # Without a score it is the last one, which is written again.
+        if state.get("best_model_score") is not None and path.parent == folder.resolve() and not is_zipfile(path):
+            raise UserError(
+                f"{path}: the best weights of the run to resume, missing or damaged; restore them, or begin a new run"
+            )
 
 
 def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
@@ -112,6 +130,7 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
             f"trainer.accumulate_grad_batches={after}: the run to resume stopped before the optimizer's step, with"
             f" gradients gathered for {before}; resume it with {before}, and change it where an epoch ends"
         )
+    _check_best(checkpoint, run_dir / CHECKPOINTS)
     if (
         rank_zero() and last != run_dir / LAST
     ):  # a kill came between the two: a finished run would keep an old last.ckpt

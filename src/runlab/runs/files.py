@@ -1,5 +1,6 @@
 """The files of a run folder: their names, its lock, atomic writes. Imports neither torch nor lightning."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from runlab.config.processes import rank_zero
 
 RECORD = Path(".hydra/config.yaml")  # the composed config
 METRICS = "metrics.json"  # the final metrics of a finished run
+END = ("epoch", "global_step", "seconds", "best_checkpoint")  # what it holds besides
 ENDED = "ended.json"  # why a job of a sweep ended without metrics: status, message, traceback
 RUN_LOG = "run.log"  # what the user's own code logs, warnings, the traceback of a failure
 CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
 LAST = f"{CHECKPOINTS}/last.ckpt"  # the newest one
 
 PART = ".part"  # the ending of a file that is being written
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of these the system does not say which file it was
 
 
 @contextmanager
@@ -33,7 +36,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # of a full disk the system does not say which file it was
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -43,6 +47,29 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content`, a key a line."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path, way_out: str) -> dict[str, Any]:
+    """The mapping in a JSON file; `UserError` with the `way_out` where it cannot be read or is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', 'damaged')}; {way_out}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged; {way_out}")
+    return content
+
+
+def read_metrics(run_dir: Path) -> dict[str, Any]:
+    """What `metrics.json` of a finished run holds; `UserError` where it is damaged."""
+    path, way_out = run_dir / METRICS, "restore it, or remove it and resume the run, which is then tested again"
+    metrics = read_json(path, way_out)
+    if missing := set(END) - set(metrics):
+        raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; {way_out}")
+    for name, value in metrics.items():
+        if type(value) not in ((str, type(None)) if name == "best_checkpoint" else (int, float)):
+            raise UserError(f"{path}: no number for {name}; {way_out}")
+    return metrics
 
 
 @contextmanager
@@ -63,3 +90,7 @@ def run_lock(run_dir: Path, resume: bool) -> Iterator[None]:
             yield
     except Timeout:
         raise UserError(f"{run_dir}: another process is using this run folder; wait for it, or name another") from None
+    except OSError as error:
+        if error.errno in FULL and not error.filename:
+            error.filename = str(run_dir)
+        raise

@@ -1,6 +1,5 @@
 """What a run folder says of its run: the composed config, the provenance, the metrics, why a job has none."""
 
-import json
 import os
 import platform
 import shutil
@@ -11,18 +10,20 @@ from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import yaml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import runlab.config.resolvers  # noqa: F401  # registers what a recorded config refers to
 from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
-from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
+from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, read_json, read_metrics, write_json
 from runlab.runs.run_log import write_traceback
 
 RENAMED = Path(__file__).parents[3] / "conf/renamed.yaml"
@@ -35,11 +36,12 @@ def read_record(run_dir: Path) -> DictConfig:
     """
     path = run_dir / RECORD
     try:
-        config = OmegaConf.load(path)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+        config = OmegaConf.create(text)
+        if not text.endswith("\n") or {"task", "data", "trainer", "callbacks", "logger"} - set(config):
+            raise ValueError("cut")
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: the run's config is missing or damaged; restore it, or begin a new run") from error
-    if not isinstance(config, DictConfig) or "task" not in config:
-        raise UserError(f"{path}: no config of a run; restore it, or begin a new run")
     names = yaml.safe_load(RENAMED.read_text()) if RENAMED.exists() else {}
     return OmegaConf.create(_renamed(OmegaConf.to_container(config, resolve=False), names))
 
@@ -62,10 +64,10 @@ def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
     """The metrics of a run that is finished and whose config is `cfg`; None for any other."""
     if not (run_dir / METRICS).exists() or OmegaConf.to_yaml(read_record(run_dir)) != _record(cfg):
         return None
-    metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text())
-    best = run_dir / (metrics["best_checkpoint"] or "")
-    if not best.exists():
-        print(f"{best}: the best checkpoint of this finished run is missing", file=sys.stderr)
+    metrics = read_metrics(run_dir)
+    best = metrics["best_checkpoint"]
+    if best and not is_zipfile(run_dir / best):  # as torch saves them
+        print(f"{run_dir / best}: the best checkpoint of this finished run is missing or damaged", file=sys.stderr)
     return metrics
 
 
@@ -78,14 +80,14 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
         for name, part in (("hydra", hydra), ("overrides", HydraConfig.get().overrides.task)):
             with atomic_write((run_dir / RECORD).with_stem(name)) as temporary:
                 temporary.write_text(OmegaConf.to_yaml(part))
-    with atomic_write(run_dir / RECORD) as temporary:
-        temporary.write_text(_record(cfg))
     source, diff, path = _provenance(cfg, data), "provenance.diff", run_dir / "provenance.json"
     content = source
     if path.exists():
-        earlier = json.loads(path.read_text())
+        earlier = read_json(path, "restore it, or move it away: a new one is then written")
         content = earlier | {"resumed": [*earlier.get("resumed", []), source]}
         diff = f"provenance-{len(content['resumed'])}.diff"
+    with atomic_write(run_dir / RECORD) as temporary:
+        temporary.write_text(_record(cfg))
     write_json(path, content)
     if source["git_dirty"]:
         with atomic_write(run_dir / diff) as temporary:
@@ -123,7 +125,7 @@ def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     """Write why a job ended without metrics, and return it in a line; "" if another rank has written why before."""
     message = one_line(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {one_line(error)}"
     lines = "".join(traceback.format_exception(error)).splitlines()
-    with suppress(Timeout), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
+    with suppress(Timeout, OSError), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
         write_traceback(run_dir, error)
         if (run_dir / ENDED).exists():
             return ""

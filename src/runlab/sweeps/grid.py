@@ -65,7 +65,11 @@ class Grid(Sweeper):
             folder, cfg = self.composed(job)
             if folders.setdefault(folder, job) is not job:
                 raise UserError(f"{' '.join(job)}: its folder is that of {' '.join(folders[folder])}; leave one out")
-            if finished_metrics(folder, cfg) is None:
+            try:
+                finished = finished_metrics(folder, cfg)
+            except UserError:  # a damaged file of this job, which says so itself and fails alone
+                finished = None
+            if finished is None:
                 missing.append(job)
         print(f"{len(jobs)} jobs, {len(jobs) - len(missing)} of them finished, in {self.folder}", flush=True)
         return [value for value in self.launch(missing, 0) if isinstance(value, str)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from runlab.config.messages import UserError, user_errors
+from runlab.config.messages import UserError, one_line, user_errors
 from runlab.runs.files import atomic_write, run_lock
 from runlab.sweeps import results
 from runlab.sweeps.grid import Grid
@@ -76,10 +76,13 @@ class Search(Grid):
                 fixed[str(override.input_line)] = key
         words = [*fixed, *(f"{key}={drawn_from}" for key, drawn_from in space.items())]
         with run_lock(self.folder, resume=True):
-            with user_errors(self.storage):
+            try:
                 study = optuna.create_study(
                     study_name="search", storage=database(self.storage), direction=self.direction, load_if_exists=True
                 )
+            except Exception as error:
+                way_out = "remove it if it is damaged: the same command reuses the trials that are finished"
+                raise UserError(f"{self.storage}: {one_line(error).partition(' [SQL')[0]}; {way_out}") from error
             if differing := set(study.user_attrs.get("overrides", words)) ^ set(words):
                 other = shlex.join(sorted(differing))
                 raise UserError(f"{self.folder}: a search that differs in {other}; name another hydra.sweep.dir")
@@ -100,7 +103,9 @@ class Search(Grid):
             self.report(study, fixed)
             lost = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         statuses = [results.read(self.folder / str(trial.number)).status for trial in lost]
-        return [status for status in statuses if status in ("failed", "unfinished")]  # diverged is an answer too
+        return [
+            status for status in statuses if status in ("failed", "unfinished", "damaged")
+        ]  # diverged is an answer too
 
     def batch(self, study: "Study", space: "Space") -> "list[FrozenTrial]":
         """The trials to run next: those that a kill has left, else `n_jobs` new ones; none at the end.

@@ -1,6 +1,8 @@
 """The loggers: Lightning's, with what they lack or do too much of."""
 
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard.summary import hparams
 
 from runlab.config.instantiate import build
-from runlab.config.messages import Pruned
+from runlab.config.messages import Pruned, one_line
 from runlab.tracking.history import OneHistory
 
 # A run sends nothing out unless its user has said so. MLflow and W&B read this as they are imported, later.
@@ -113,9 +115,14 @@ class WandbLogger(OneHistory, loggers.WandbLogger):
 
 @contextmanager
 def closing_loggers() -> Iterator[list[Any]]:
-    """A list for loggers. At the end MLflow and W&B are told how the run has ended: FINISHED, KILLED or FAILED."""
+    """A list for loggers. At the end MLflow and W&B are told how the run has ended: FINISHED, KILLED or FAILED.
+
+    TensorBoard's thread fails with a line; where the run writes to it next, it fails too.
+    """
     opened: list[Any] = []
     status = "KILLED"  # by Ctrl-C, SIGTERM, or a search
+    hook = threading.excepthook
+    threading.excepthook = lambda failure: _in_a_line(failure) or hook(failure)
     try:
         yield opened
         status = "FINISHED"
@@ -123,9 +130,18 @@ def closing_loggers() -> Iterator[list[Any]]:
         status = status if isinstance(error, Pruned) else "FAILED"
         raise
     finally:
+        threading.excepthook = hook
         for logger in opened:
             if isinstance(logger, MLFlowLogger | WandbLogger):
                 logger.end(status)
+
+
+def _in_a_line(failure: threading.ExceptHookArgs) -> bool:
+    """Print what keeps TensorBoard's thread from writing, as on a full disk; False for any other thread's failure."""
+    if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__name__ == "_AsyncWriterThread"):
+        return False
+    print(f"TensorBoard: {one_line(failure.exc_value)}", file=sys.stderr)
+    return True
 
 
 def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
