@@ -94,7 +94,10 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
 def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
     """Write `metrics.json`, say where the run folder is, and return what was written.
 
-    `scores` are metrics by their logged names; `end` has `epoch` and `global_step` (epochs and optimizer steps done),
+    `scores` are metrics by their logged names: those of the test, and what the epoch of the tested checkpoint had
+    logged when it was saved. The mean over an epoch is there if all its batches were done by then, and what the
+    validation logs if the epoch was validated; no value is of another epoch. `step`, by which Lightning sets the x axis
+    of what is logged with it, is left out. `end` has `epoch` and `global_step` (epochs and optimizer steps done),
     `seconds`, and `best_checkpoint`, the path of the tested checkpoint, or None where there is none.
     """
     import numpy as np

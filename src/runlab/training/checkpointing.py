@@ -26,6 +26,8 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, dirpath: str, filename: str, save_top_k: int = 1, **options: Any) -> None:
         if save_top_k != 1 and "{" not in filename:
             filename += "-{epoch}-{step}"  # else one file would take the place of another
+        if options.get("monitor") is None:  # the newest is the best: of each epoch, whether it is validated or not
+            options.setdefault("save_on_train_epoch_end", True)
         super().__init__(dirpath=dirpath, filename=filename, save_top_k=save_top_k, **options)
         self.best_path = Path(dirpath, "best.ckpt")
 

@@ -1,17 +1,19 @@
 """What an epoch has gathered so far, in checkpoints: gradients, logged values and metrics."""
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from lightning.pytorch.utilities.memory import recursive_detach
 from torchmetrics import Metric
 
 from runlab.config.messages import UserError
+from runlab.training.logged_values import LoggedValues, names_in_epoch
 
 REDUCTIONS = (torch.mean, torch.sum, torch.min, torch.max, sum, min, max)  # all that `self.log` takes
-METRICS = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")  # attributes of Lightning's connector
+METRICS = ("callback_metrics", "logged_metrics", "progress_bar_metrics")  # attributes of a Trainer
 
 
 def of_each_process(trainer: L.Trainer, mine: Any) -> list[Any]:
@@ -29,10 +31,11 @@ class EpochState(L.Callback):
     The gradients of an accumulation window: without them a resumed run would step with part of them. With manual
     optimization they are saved whenever there are any, as what to keep between batches is the module's own affair.
     And what `self.log` and torchmetrics have gathered: without it `self.log(..., on_epoch=True)` would give the mean
-    over the rest of the epoch alone.
+    over the rest of the epoch alone. The newest values of all epochs are saved at any time: callbacks and schedules
+    look at them.
 
-    `checkpoint["epoch_state"]` is a list with the state of each process; it is missing where there is nothing to save.
-    Every process has to take part in saving. `UserError` on resuming with another number of processes.
+    `checkpoint["epoch_state"]` is a list with the state of each process. Every process has to take part in saving.
+    `UserError` on resuming within an epoch with another number of processes.
     """
 
     def __init__(self) -> None:
@@ -48,13 +51,14 @@ class EpochState(L.Callback):
             results = trainer.fit_loop.epoch_loop._results
             state["logged"] = {key: _saved_value(value) for key, value in results.items() if not value.has_reset}
             state["torchmetrics"] = {n: _saved_metric(m) for n, m in _metrics(pl_module).items() if m._update_count}
-            state["connector"] = {name: dict(getattr(trainer._logger_connector, name)) for name in METRICS}
-        every = of_each_process(trainer, state)
-        if any(every):
-            checkpoint["epoch_state"] = every
+        state["metrics"] = {name: dict(getattr(trainer, name)) for name in METRICS}
+        state["in_epoch"] = names_in_epoch(trainer)
+        checkpoint["epoch_state"] = of_each_process(trainer, state)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        every = checkpoint.get("epoch_state", [{}] * trainer.world_size)
+        every = checkpoint["epoch_state"]
+        if every[0].keys().isdisjoint(("gradients", "logged")):  # then all have the same
+            every = [every[0]] * trainer.world_size
         if len(every) != trainer.world_size:
             raise UserError(
                 f"trainer.devices: the checkpoint was saved within an epoch by {len(every)} process(es), this run has"
@@ -67,19 +71,17 @@ class EpochState(L.Callback):
         for name, gradient in state.get("gradients", {}).items():
             parameter = pl_module.get_parameter(name)
             parameter.grad = gradient.to(parameter.device)
+        connector, results = trainer._logger_connector, cast("LoggedValues", trainer.fit_loop.epoch_loop._results)
+        for name, values in move_data_to_device(state.get("metrics", {}), trainer.strategy.root_device).items():
+            getattr(connector, f"_{name}").update(values)
         if "logged" not in state:
             return
-        metrics, results, connector = (
-            _metrics(pl_module),
-            trainer.fit_loop.epoch_loop._results,
-            trainer._logger_connector,
-        )
+        results.in_epoch.update(state["in_epoch"])
+        metrics = _metrics(pl_module)
         for name in metrics.keys() & state["torchmetrics"].keys():
             _restore_metric(metrics[name], state["torchmetrics"][name])
         for key, saved in state["logged"].items():
             results[key] = _restored_value(saved, metrics, trainer)
-        for name, values in state["connector"].items():
-            getattr(connector, name).update(values)
         # In the first batch that it sees of an epoch the connector drops what is left of the last one: say that the
         # first batch has been.
         connector._first_loop_iter = True
