@@ -58,9 +58,9 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             ckpt_path = checkpointing.best_path(trainer, cfg.monitor)
             checkpoint = checkpoints.restore(task, ckpt_path, scores=logged_values.epoch_metrics(trainer))
             end = {"epoch": trainer.fit_loop.epoch_progress.current.ready, "global_step": trainer.global_step}
-        scores = checkpoint["metrics"] | checkpointing.test(trainer, task, data, ckpt_path)
+        tested = checkpointing.test(trainer, task, data, ckpt_path)
         end |= {"seconds": round(time.perf_counter() - start, 3), "best_checkpoint": ckpt_path}
-        return record.write_metrics(run_dir, scores, end)
+        return record.write_metrics(run_dir, checkpoint["metrics"], tested, end)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")

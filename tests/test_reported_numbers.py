@@ -1,5 +1,9 @@
 """A number in metrics.json is what its name says: of the tested checkpoint's epoch, and the same after a resume."""
 
+# ruff: noqa: F811  # the fixture `composed` is imported
+
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,9 @@ from test_resume import assert_equal
 from test_resumed_epochs import composed, stop  # noqa: F401  # a fixture
 from torch.utils.data import DataLoader, Subset
 
+from runlab.config.messages import UserError
+from runlab.load import load_run
+from runlab.sweeps.results import read
 from train import train
 
 BATCHES = 6  # in an epoch
@@ -88,7 +95,7 @@ TRAIN, STEP, VAL = {"train_epoch": 4.0, "end_epoch": 4.0}, {"train_batch": BATCH
     ],
 )
 def test_values_are_of_the_epoch_of_the_best_checkpoint(
-    composed: Compose,  # noqa: F811
+    composed: Compose,
     options: list[str],
     found: dict[str, float],
 ) -> None:
@@ -113,7 +120,7 @@ def test_values_are_of_the_epoch_of_the_best_checkpoint(
     ],
 )
 def test_a_resumed_run_reports_the_same(
-    composed: Compose,  # noqa: F811
+    composed: Compose,
     tmp_path: Path,
     options: list[str],
     batch: int,
@@ -128,6 +135,8 @@ def test_a_resumed_run_reports_the_same(
 
 class Counting(Logs):
     """Has a hook after each batch that changes its state."""
+
+    seen: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +176,7 @@ class FailAfter(Callback):
     ],
 )
 def test_a_checkpoint_of_each_step_is_resumed_with_what_follows_the_step(
-    composed: Compose,  # noqa: F811
+    composed: Compose,
     tmp_path: Path,
     task: str,
     options: list[str],
@@ -186,3 +195,77 @@ def test_a_checkpoint_of_each_step_is_resumed_with_what_follows_the_step(
         train(composed(*options, "+callbacks.fail={_target_: test_reported_numbers.FailAfter, step: 0}", "resume=auto"))
     assert steps == [resumed]
     assert_equal(contents(tmp_path / "run"), contents(tmp_path / "straight"))
+
+
+class Names(Logs):
+    """Logs `name` in one hook more, and in the test also what the validation logs."""
+
+    name, where = "epoch", "test_step"
+
+    def _log(self, where: str, value: float) -> None:
+        if self.where == where:
+            self.log(self.name, value, on_epoch=True)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self._log("training_step", 7.0)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any) -> None:
+        self._log("validation_step", 7.0)
+        super().validation_step(batch)
+
+    def test_step(self, batch: Any) -> None:
+        self._log("test_step", 7.0)
+        self.log_dict({"val_loss": 8.0, "nan": math.nan, "inf": -math.inf, "step": 1.0})
+        super().test_step(batch)
+
+
+@pytest.mark.parametrize("where", ["training_step", "validation_step"])
+@pytest.mark.parametrize("name", ["epoch", "seconds", "global_step", "best_checkpoint"])
+def test_a_name_that_the_file_has_for_itself_is_refused(
+    composed: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    where: str,
+) -> None:
+    monkeypatch.setattr(Names, "name", name)
+    monkeypatch.setattr(Names, "where", where)
+    options = setting(*BEST, "trainer.num_sanity_val_steps=1", task="test_reported_numbers.Names")
+    with pytest.raises(UserError, match=rf"^self.log\('{name}'\): metrics.json has a {name} of its own; log it by"):
+        train(composed(*options))
+
+
+def test_what_a_test_logs_by_a_name_that_is_taken_is_kept_beside_it(composed: Compose, tmp_path: Path) -> None:
+    options = setting(*BEST, "trainer.max_epochs=1", task="test_reported_numbers.Names")
+    metrics = train(composed(*options))
+    assert (metrics["epoch"], metrics["test/epoch"], metrics["test/val_loss"]) == (1, 7.0, 8.0)
+    assert 0 < metrics["val_loss"] < 8
+    assert "step" not in metrics
+
+    # JSON has no number for NaN and infinity: a strict reader must take the file, and ours gives the numbers.
+    text = (tmp_path / "run/metrics.json").read_text()
+    stored = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert (stored["nan"], stored["inf"]) == ("nan", "-inf")
+    again = train(composed(*options, "resume=auto"))
+    for found in (metrics, again, read(tmp_path / "run").metrics, load_run(tmp_path / "run").metrics):
+        assert math.isnan(found["nan"])
+        assert found["inf"] == -math.inf
+    assert json.dumps(again) == json.dumps(metrics)
+
+
+MORE = "+callbacks.more={_target_: lightning.pytorch.callbacks.ModelCheckpoint, save_last: true"
+
+
+@pytest.mark.parametrize(
+    "option", ["+callbacks.best_checkpoint.save_last=link", MORE + "}", MORE + ", dirpath: '${run_dir}/checkpoints'}"]
+)
+def test_two_writers_of_one_last_checkpoint_are_refused(composed: Compose, tmp_path: Path, option: str) -> None:
+    with pytest.raises(UserError, match=r"save_last=(link|True): callbacks.last_checkpoint writes last.ckpt in that"):
+        train(composed(*setting(*BEST, option)))
+    assert not (tmp_path / "run/.hydra").exists()
+    train(composed(*setting(*BEST, option, "~callbacks.last_checkpoint", "trainer.max_epochs=1")))
+    train(
+        composed(
+            *setting(*BEST, MORE + ", dirpath: '${run_dir}/more'}"), "trainer.max_epochs=1", f"run_dir={tmp_path}/o"
+        )
+    )

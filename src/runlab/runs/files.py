@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from runlab.config.processes import rank_zero
 
 RECORD = Path(".hydra/config.yaml")  # the composed config
 METRICS = "metrics.json"  # the final metrics of a finished run
+NOT_METRICS = ("epoch", "global_step", "seconds", "best_checkpoint")  # what else it holds
 ENDED = "ended.json"  # why a job of a sweep ended without metrics: status, message, traceback
 CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
 LAST = f"{CHECKPOINTS}/last.ckpt"  # the newest one
@@ -39,9 +41,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content`, a key a line."""
+    """Write `content`, a key a line. NaN and infinity, which JSON has no numbers for, are "nan", "inf" and "-inf"."""
+    content = {key: str(v) if isinstance(v, float) and not isfinite(v) else v for key, v in content.items()}
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_metrics(run_dir: Path) -> Any:
+    """What a run's `metrics.json` holds; `ValueError` where it is damaged."""
+    content = json.loads((run_dir / METRICS).read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{METRICS} holds no metrics")
+    return {key: float(value) if value in ("nan", "inf", "-inf") else value for key, value in content.items()}
 
 
 @contextmanager

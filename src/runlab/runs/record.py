@@ -22,7 +22,7 @@ import runlab.config.resolvers  # noqa: F401  # registers what a recorded config
 from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
-from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
+from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, read_metrics, write_json
 
 RENAMED = Path(__file__).parents[3] / "conf/renamed.yaml"
 
@@ -61,7 +61,7 @@ def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
     """The metrics of a run that is finished and whose config is `cfg`; None for any other."""
     if not (run_dir / METRICS).exists() or OmegaConf.to_yaml(read_record(run_dir)) != _record(cfg):
         return None
-    metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text())
+    metrics: dict[str, Any] = read_metrics(run_dir)
     best = run_dir / (metrics["best_checkpoint"] or "")
     if not best.exists():
         print(f"{best}: the best checkpoint of this finished run is missing", file=sys.stderr)
@@ -91,18 +91,20 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
             temporary.write_bytes(_git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff"))
 
 
-def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
+def write_metrics(run_dir: Path, scores: dict[str, Any], tested: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
     """Write `metrics.json`, say where the run folder is, and return what was written.
 
-    `scores` are metrics by their logged names: those of the test, and what the epoch of the tested checkpoint had
-    logged when it was saved. The mean over an epoch is there if all its batches were done by then, and what the
-    validation logs if the epoch was validated; no value is of another epoch. `step`, by which Lightning sets the x axis
-    of what is logged with it, is left out. `end` has `epoch` and `global_step` (epochs and optimizer steps done),
-    `seconds`, and `best_checkpoint`, the path of the tested checkpoint, or None where there is none.
+    `scores` are metrics by their logged names: what the epoch of the tested checkpoint had logged when it was saved.
+    The mean over an epoch is there if all its batches were done by then, and what the validation logs if the epoch was
+    validated; no value is of another epoch. `tested` are those of the test; one whose name is taken becomes
+    `test/<name>`. `step`, by which Lightning sets the x axis of what is logged with it, is left out. `end` has `epoch`
+    and `global_step` (epochs and optimizer steps done), `seconds`, and `best_checkpoint`, the path of the tested
+    checkpoint, or None where there is none.
     """
     import numpy as np
 
     # A float32 as the shortest decimal that stands for it: 0.9222, not 0.9222000241279602.
+    scores = scores | {f"test/{name}" if name in {**scores, **end} else name: value for name, value in tested.items()}
     metrics = {name: float(str(np.float32(float(value)))) for name, value in scores.items() if name != "step"} | end
     if metrics["best_checkpoint"]:
         metrics["best_checkpoint"] = os.path.relpath(metrics["best_checkpoint"], run_dir)
@@ -112,8 +114,8 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) ->
         folder, command = os.path.relpath(run_dir), "tensorboard"
         if not shutil.which(command):
             command = os.path.relpath(Path(sys.executable).with_name(command))
-        if tested := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
-            print(f"test metrics   {tested}")
+        if shown := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
+            print(f"test metrics   {shown}")
         print(
             f"run folder     {folder}\ndashboard      {command} --logdir {folder} --samples_per_plugin images=0",
             flush=True,

@@ -10,9 +10,8 @@ from typing import Any
 
 import yaml
 
-from runlab.runs.files import ENDED, METRICS, RECORD
+from runlab.runs.files import ENDED, METRICS, NOT_METRICS, RECORD, read_metrics
 
-NOT_METRICS = ("epoch", "global_step", "seconds", "best_checkpoint")  # what else metrics.json holds
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has its C part
 
 
@@ -44,7 +43,7 @@ def read(folder: Path) -> Row:
         words = yaml.load(overrides.read_bytes(), Loader) if overrides.exists() else []
         row.overrides = dict(_override(str(word)) for word in words or [])
         if (folder / METRICS).exists():
-            row.metrics = _checked(json.loads((folder / METRICS).read_text()))
+            row.metrics = _checked(read_metrics(folder))
             row.status = "finished"
         elif (folder / ENDED).exists():
             ended = json.loads((folder / ENDED).read_text())
@@ -110,10 +109,8 @@ def keys_of(mappings: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
-def _checked(metrics: Any) -> dict[str, Any]:
-    """What `metrics.json` holds; `ValueError` where it is no mapping of names to numbers."""
-    if not isinstance(metrics, dict):
-        raise ValueError(f"{METRICS} holds no metrics")
+def _checked(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What `metrics.json` holds; `ValueError` where a metric is no number."""
     for name, value in metrics.items():
         if name != "best_checkpoint" and type(value) not in (int, float):
             raise ValueError(f"{METRICS} has no number for {name}")

@@ -8,8 +8,8 @@ from math import isfinite, nan
 from pathlib import Path
 
 from runlab.config.messages import UserError
-from runlab.runs.files import atomic_write
-from runlab.sweeps.results import NOT_METRICS, Row, keys_of, main_metrics, place, rows
+from runlab.runs.files import NOT_METRICS, atomic_write
+from runlab.sweeps.results import Row, keys_of, main_metrics, place, rows
 
 REPEATS = ("seed", "data.fold")  # over these a setting is repeated: its mean ± standard deviation is shown
 SHOWN, WIDE = 20, 40  # rows, and characters of an override, that are printed at most; results.csv has all

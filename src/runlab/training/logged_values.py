@@ -6,6 +6,9 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 
+from runlab.config.messages import UserError
+from runlab.runs.files import METRICS, NOT_METRICS
+
 
 def logs_this_batch(trainer: L.Trainer) -> bool:
     """Whether what is logged in the current training batch goes to the loggers.
@@ -54,7 +57,8 @@ class LoggedValues(_ResultCollection):
     Lightning leaves this to `sync_dist=True` at each call, without which the first process's values are reported, and
     then divides by a mean number of samples that it has rounded to a whole one. `changed` says whether any value has
     come since it was last set to False. `in_epoch` are the names that have got a value in the current epoch, as
-    `trainer.callback_metrics` has them: those keep what was logged in any epoch.
+    `trainer.callback_metrics` has them: those keep what was logged in any epoch. `UserError` for a name that
+    `metrics.json` has for something else.
     """
 
     changed = True
@@ -69,6 +73,8 @@ class LoggedValues(_ResultCollection):
         return metrics
 
     def log(self, fx: str, name: str, value: Any, **options: Any) -> None:
+        if name in NOT_METRICS and not fx.startswith(("test", "on_test")):  # write_metrics keeps both of the test's
+            raise UserError(f"self.log({name!r}): {METRICS} has a {name} of its own; log it by another name")
         in_epoch = options.get("on_epoch", True) and not options.get("rank_zero_only")
         if in_epoch and torch.distributed.is_initialized():
             options["sync_dist"] = True
