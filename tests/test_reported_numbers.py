@@ -96,10 +96,13 @@ TRAIN, STEP, VAL = {"train_epoch": 4.0, "end_epoch": 4.0}, {"train_batch": BATCH
 )
 def test_values_are_of_the_epoch_of_the_best_checkpoint(
     composed: Compose,
+    tmp_path: Path,
     options: list[str],
     found: dict[str, float],
 ) -> None:
     metrics = train(composed(*setting(*options)))
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert best["epoch_state"][0]["attributes"] == {}  # a validation's eval mode is none
     marks = ("train_epoch", "end_epoch", "train_batch", "val_epoch")
     assert {name: metrics[name] for name in marks if name in metrics} == found
     assert ("loss_epoch" in metrics) == ("train_epoch" in found)

@@ -1,6 +1,7 @@
 """Lightning's loop over epochs, mended where a resumed run would go another way than the uninterrupted one."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from lightning import Trainer
@@ -24,6 +25,7 @@ class ResumableFitLoop(_FitLoop):
     """
 
     epoch_loop: LeanEpochLoop
+    after_start: Callable[[], None] | None = None  # called when all hooks of the training's start have been
 
     @property
     def restarting(self) -> bool:
@@ -58,6 +60,8 @@ class ResumableFitLoop(_FitLoop):
             steps = max(1, int(self.max_batches) // trainer.accumulate_grad_batches)
             trainer.log_every_n_steps = min(trainer.log_every_n_steps, steps)
         super().on_run_start()
+        if self.after_start:
+            self.after_start()
         self._restarting = False
 
 
