@@ -75,6 +75,10 @@ def setting(*options: str, task: str = "test_reported_numbers.Logs") -> list[str
 
 
 LAST, BEST = ["monitor=null"], ["monitor=val_loss", "mode=min"]
+EARLY = [
+    "+callbacks.early={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val_loss, min_delta: 9}",
+    "+callbacks.early.patience=2",
+]
 TRAIN, STEP, VAL = {"train_epoch": 4.0, "end_epoch": 4.0}, {"train_batch": BATCHES - 1.0}, {"val_epoch": 4.0}
 
 
@@ -120,6 +124,8 @@ def test_values_are_of_the_epoch_of_the_best_checkpoint(
         ([*LAST, "trainer.max_steps=20"], 18),
         ([*BEST, "+trainer.val_check_interval=0.5"], 18),
         ([*BEST, "+trainer.val_check_interval=4"], 11),
+        ([*BEST, *EARLY, "+trainer.val_check_interval=0.5"], 6),
+        ([*LAST, *EARLY, "+trainer.val_check_interval=0.5"], 7),
     ],
 )
 def test_a_resumed_run_reports_the_same(
@@ -272,3 +278,25 @@ def test_two_writers_of_one_last_checkpoint_are_refused(composed: Compose, tmp_p
             *setting(*BEST, MORE + ", dirpath: '${run_dir}/more'}"), "trainer.max_epochs=1", f"run_dir={tmp_path}/o"
         )
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [*LAST, *EARLY, "+trainer.val_check_interval=0.5"],
+        [*BEST, *EARLY, "trainer.check_val_every_n_epoch=2"],
+        [*BEST, "trainer.check_val_every_n_epoch=3"],
+        [*LAST, "trainer.max_steps=20"],
+    ],
+)
+def test_a_run_that_is_killed_in_its_test_reports_the_same(
+    composed: Compose, tmp_path: Path, options: list[str]
+) -> None:
+    options = setting(*options)
+    train(composed(*options, f"run_dir={tmp_path}/straight"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runlab.training.checkpointing.test", None)
+        with pytest.raises(TypeError):
+            train(composed(*options))
+    train(composed(*options, "resume=auto"))
+    assert_equal(contents(tmp_path / "run"), contents(tmp_path / "straight"))
