@@ -40,7 +40,7 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 
         from runlab.runs import checkpoints
         from runlab.tracking import log, loggers
-        from runlab.training import build, checkpointing, progress
+        from runlab.training import build, checkpointing, logged_values, progress
     progress.filter_warnings()
     with loggers.closing_loggers() as built:
         with user_errors():
@@ -58,11 +58,11 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         if cfg.fit:
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
             ckpt_path = checkpointing.best_path(trainer, cfg.monitor)
-            checkpoint = checkpoints.restore(task, ckpt_path, scores=trainer.callback_metrics)
+            checkpoint = checkpoints.restore(task, ckpt_path, scores=logged_values.epoch_metrics(trainer))
             end = {"epoch": trainer.fit_loop.epoch_progress.current.ready, "global_step": trainer.global_step}
-        scores = checkpoint["metrics"] | checkpointing.test(trainer, task, data, ckpt_path)
+        tested = checkpointing.test(trainer, task, data, ckpt_path)
         end |= {"seconds": round(time.perf_counter() - start, 3), "best_checkpoint": ckpt_path}
-        return record.write_metrics(run_dir, scores, end)
+        return record.write_metrics(run_dir, checkpoint["metrics"], tested, end)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")

@@ -19,7 +19,7 @@ from test_tasks import CONF, composed, contents, setting
 
 from runlab.config.messages import UserError
 from runlab.load import load_run
-from runlab.sweeps import results, table
+from runlab.sweeps import compare, results
 from train import train
 
 SHORT = [f"--config-dir={CONF}", *setting("regression", "trainer.max_epochs=2", "trainer.accelerator=cpu")]
@@ -140,7 +140,7 @@ def load(copy: Path, made: Path) -> int:
 
 def show(copy: Path, made: Path) -> int:
     """The table: the other run is as it was, and this one is, or is marked as damaged."""
-    table.main([str(copy)])
+    compare.main([str(copy)])
     before, now = ({row.folder.name: row for row in results.rows(path)[0]} for path in (made / copy.name, copy))
     assert results.rows(copy)[1:] == ("val_loss", 1)
     assert (now["1"].metrics, now["1"].status) == (before["1"].metrics, "finished")
@@ -316,7 +316,7 @@ def test_a_folder_that_cannot_be_opened_does_not_hide_the_runs_beside_it(
         return scandir(path)
 
     monkeypatch.setattr("os.scandir", closed)
-    table.main([str(tmp_path / "runs")])
+    compare.main([str(tmp_path / "runs")])
     out, err = capfd.readouterr()
     assert out.splitlines()[2].split()[:3] == ["0.2033", "0.2036", "finished"]
     assert err == f"{tmp_path}/runs/0: Permission denied; passed over\n"

@@ -237,8 +237,8 @@ def test_a_damaged_file_does_not_hide_the_others(put: Put, monitoring: Any) -> N
     assert table() == [
         "val/acc  test/acc  status    seconds  seed",
         "0.5000   0.5000    finished  1.2      1",
-        "                   damaged            0     metrics.json: damaged; restore it, or remove it and resume the run,"
-        " which is then tested again",
+        "                   damaged            0     metrics.json: damaged; restore it, or remove it and resume the"
+        " run, which is then tested again",
         "                   damaged                  .hydra/overrides.yaml: damaged; restore it, or run the job anew in"
         " another folder",
     ]

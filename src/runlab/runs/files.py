@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from runlab.config.processes import rank_zero
 
 RECORD = Path(".hydra/config.yaml")  # the composed config
 METRICS = "metrics.json"  # the final metrics of a finished run
-END = ("epoch", "global_step", "seconds", "best_checkpoint")  # what it holds besides
+NOT_METRICS = ("epoch", "global_step", "seconds", "best_checkpoint")  # what else it holds
 ENDED = "ended.json"  # why a job of a sweep ended without metrics: status, message, traceback
 RUN_LOG = "run.log"  # what the user's own code logs, warnings, the traceback of a failure
 CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
@@ -44,9 +45,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content`, a key a line."""
+    """Write `content`, a key a line. NaN and infinity, which JSON has no numbers for, are "nan", "inf" and "-inf"."""
+    content = {key: str(v) if isinstance(v, float) and not isfinite(v) else v for key, v in content.items()}
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, way_out: str) -> dict[str, Any]:
@@ -63,8 +65,9 @@ def read_json(path: Path, way_out: str) -> dict[str, Any]:
 def read_metrics(run_dir: Path) -> dict[str, Any]:
     """What `metrics.json` of a finished run holds; `UserError` where it is damaged."""
     path, way_out = run_dir / METRICS, "restore it, or remove it and resume the run, which is then tested again"
-    metrics = read_json(path, way_out)
-    if missing := set(END) - set(metrics):
+    content = read_json(path, way_out)
+    metrics = {name: float(v) if v in ("nan", "inf", "-inf") else v for name, v in content.items()}
+    if missing := set(NOT_METRICS) - set(metrics):
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; {way_out}")
     for name, value in metrics.items():
         if type(value) not in ((str, type(None)) if name == "best_checkpoint" else (int, float)):

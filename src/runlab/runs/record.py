@@ -94,15 +94,20 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
             temporary.write_bytes(_git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff"))
 
 
-def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
+def write_metrics(run_dir: Path, scores: dict[str, Any], tested: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
     """Write `metrics.json`, say where the run folder is, and return what was written.
 
-    `scores` are metrics by their logged names; `end` has `epoch` and `global_step` (epochs and optimizer steps done),
-    `seconds`, and `best_checkpoint`, the path of the tested checkpoint, or None where there is none.
+    `scores` are metrics by their logged names: what the epoch of the tested checkpoint had logged when it was saved.
+    The mean over an epoch is there if all its batches were done by then, and what the validation logs if the epoch was
+    validated; no value is of another epoch. `tested` are those of the test; one whose name is taken becomes
+    `test/<name>`. `step`, by which Lightning sets the x axis of what is logged with it, is left out. `end` has `epoch`
+    and `global_step` (epochs and optimizer steps done), `seconds`, and `best_checkpoint`, the path of the tested
+    checkpoint, or None where there is none.
     """
     import numpy as np
 
     # A float32 as the shortest decimal that stands for it: 0.9222, not 0.9222000241279602.
+    scores = scores | {f"test/{name}" if name in {**scores, **end} else name: value for name, value in tested.items()}
     metrics = {name: float(str(np.float32(float(value)))) for name, value in scores.items() if name != "step"} | end
     if metrics["best_checkpoint"]:
         metrics["best_checkpoint"] = os.path.relpath(metrics["best_checkpoint"], run_dir)
@@ -112,8 +117,8 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) ->
         folder, command = os.path.relpath(run_dir), "tensorboard"
         if not shutil.which(command):
             command = os.path.relpath(Path(sys.executable).with_name(command))
-        if tested := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
-            print(f"test metrics   {tested}")
+        if shown := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
+            print(f"test metrics   {shown}")
         print(
             f"run folder     {folder}\ndashboard      {command} --logdir {folder} --samples_per_plugin images=0",
             flush=True,

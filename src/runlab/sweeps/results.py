@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from runlab.config.messages import UserError
-from runlab.runs.files import END, ENDED, METRICS, RECORD, read_json, read_metrics
+from runlab.runs.files import ENDED, METRICS, NOT_METRICS, RECORD, read_json, read_metrics
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has its C part
 
@@ -103,7 +103,7 @@ def main_metrics(metrics: Sequence[dict[str, Any]], monitor: str | None) -> list
     The counterpart of `val/f1` or `val_loss` is `test/f1` or `test_loss`; without it all test metrics are shown.
     Without a monitor these and all validation metrics are.
     """
-    known = [name for name in keys_of(metrics) if name not in END]
+    known = [name for name in keys_of(metrics) if name not in NOT_METRICS]
     tested = [name for name in known if name.startswith("test")]
     if monitor is None:
         return [name for name in known if name.startswith("val")] + tested

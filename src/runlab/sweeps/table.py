@@ -8,8 +8,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
-from runlab.config.messages import UserError
-from runlab.runs.files import END, atomic_write
+from runlab.runs.files import NOT_METRICS, atomic_write
 from runlab.sweeps.results import Row, keys_of, main_metrics, place, rows
 
 REPEATS = ("seed", "data.fold")  # over these a setting is repeated: its mean ± standard deviation is shown
@@ -26,7 +25,7 @@ def write_csv(folder: Path, table: Sequence[Row]) -> Path:
 def records(folder: Path, table: Sequence[Row]) -> Iterator[list[Any]]:
     """The header of `results.csv`, and its rows."""
     keys = keys_of(row.overrides for row in table)
-    names = [name for name in keys_of(row.metrics for row in table) if name not in END]
+    names = [name for name in keys_of(row.metrics for row in table) if name not in NOT_METRICS]
     yield [*keys, *names, "status", "seconds", "folder", "message"]
     for row in table:
         values = [*(row.overrides.get(key) for key in keys), *(row.metrics.get(name) for name in names)]

@@ -18,6 +18,7 @@ from runlab.config.instantiate import build
 from runlab.config.messages import UserError, one_line, own_place
 from runlab.config.processes import launched_processes
 from runlab.data.connector import use_resumable_loaders
+from runlab.training.checkpointing import check_last
 from runlab.training.checks import CheckRun
 from runlab.training.epoch_state import EpochState
 from runlab.training.fit_loop import use_engine_loops
@@ -55,6 +56,7 @@ def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
     started.
     """
     callbacks: dict[str, Any] = build(cfg.callbacks)
+    check_last(callbacks)
     trainer: Trainer = build(cfg.trainer, callbacks=[*callbacks.values(), *_engine(cfg, callbacks)], logger=loggers)
     use_engine_loops(trainer, cfg.seed, cfg.fast_loop)
     use_resumable_loaders(trainer, cfg.seed)

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from runlab.config.messages import UserError
 from runlab.config.processes import in_sweep
 from runlab.data.connector import unresumable
 from runlab.runs.files import atomic_write
@@ -26,6 +27,8 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, dirpath: str, filename: str, save_top_k: int = 1, **options: Any) -> None:
         if save_top_k != 1 and "{" not in filename:
             filename += "-{epoch}-{step}"  # else one file would take the place of another
+        if options.get("monitor") is None:  # the newest is the best: of each epoch, whether it is validated or not
+            options.setdefault("save_on_train_epoch_end", True)
         super().__init__(dirpath=dirpath, filename=filename, save_top_k=save_top_k, **options)
         self.best_path = Path(dirpath, "best.ckpt")
 
@@ -72,6 +75,20 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         if trainer.fit_loop.epoch_loop._num_ready_batches_reached() or unresumable(trainer):
             trainer.save_checkpoint(self.path)
+
+
+def check_last(callbacks: dict[str, Any]) -> None:
+    """`UserError` where a `ModelCheckpoint` is to write the file of a `LastCheckpoint` too."""
+    paths = {Path(callback.path): name for name, callback in callbacks.items() if isinstance(callback, LastCheckpoint)}
+    for name, callback in callbacks.items():
+        if isinstance(callback, ModelCheckpoint) and callback.save_last:
+            file = f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
+            for path, other in paths.items():
+                if path == Path(callback.dirpath or path.parent, file):
+                    raise UserError(
+                        f"callbacks.{name}.save_last={callback.save_last}: callbacks.{other} writes {file} in that"
+                        f" folder; set it to false, or leave the other out by ~callbacks.{other}"
+                    )
 
 
 def best_path(trainer: Trainer, monitor: str | None) -> Path | None:

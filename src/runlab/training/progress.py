@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from runlab.config.processes import in_sweep
-from runlab.training.logged_values import logs_this_batch
+from runlab.training.logged_values import epoch_metrics, logs_this_batch
 
 
 class LearningRate(Callback):
@@ -29,9 +29,9 @@ class EpochLines(TQDMProgressBar):
     """A line an epoch instead of a bar: `epoch 1/5  train/loss 0.3120  val/loss 0.3541`."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        metrics = epoch_metrics(trainer)
         if trainer.is_global_zero:
-            metrics = trainer.callback_metrics.items()
-            scores = (f"{name} {value:.4f}" for name, value in metrics if name != "step")
+            scores = (f"{name} {value:.4f}" for name, value in metrics.items())
             total = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else ""
             print("  ".join([f"epoch {trainer.current_epoch + 1}{total}", *scores]), flush=True)
 

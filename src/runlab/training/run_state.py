@@ -6,18 +6,21 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from runlab.config.messages import Diverged, UserError
 from runlab.data.connector import unresumable
+from runlab.training.logged_values import epoch_metrics
 from runlab.training.schedulers import step_plateau
 
 
 class RunState(Callback):
     """Keeps in each checkpoint what it scored and how it can be resumed; never saves weights that are not finite.
 
-    `metrics` are plain floats by their logged names. `run` says whether the training data can be resumed from there
-    (`resumable`) and, where early stopping or a timer has ended the training, with which settings (`stopped_by`): with
-    the same ones a resumed run goes straight to the test.
+    `metrics` are what the checkpoint's epoch had logged when it was saved, plain floats by their logged names: no value
+    of an earlier epoch. `run` says whether a run can be resumed from there (`resumable`) and, where early stopping or a
+    timer has ended the training, with which settings (`stopped_by`): with the same ones a resumed run goes straight to
+    the test.
     `configured` holds each callback with the arguments that its config has: they win over those in a checkpoint.
     `limits` are the trainer's options that decide when a run is stopped.
     """
@@ -26,7 +29,6 @@ class RunState(Callback):
         self, configured: dict[str, tuple[Callback, dict[str, Any]]], limits: dict[str, Any], hint: str
     ) -> None:
         self.configured, self.limits, self.hint = configured, limits, hint
-        self.loaded: dict[str, Any] = {}  # the metrics of the checkpoint that is resumed
         self.resumed: dict[str, Any] = {}  # the checkpoint that is resumed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
@@ -37,13 +39,15 @@ class RunState(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
             raise Diverged(f"weights are not finite at optimizer step {trainer.global_step}; {self.hint}")
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
-        checkpoint["metrics"] = metrics or self.loaded
+        checkpoint["metrics"] = {name: value.item() for name, value in epoch_metrics(trainer).items()}
         epochs: Any = trainer.fit_loop.epoch_progress.current
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        # The module's own hook comes after the callbacks', and cannot be called without its batch.
+        cut = batches.completed < batches.processed and is_overridden("on_train_batch_end", pl_module)
         inside_epoch = trainer.training and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         checkpoint["run"] = {
             "stopped_by": self._stopping(pl_module) if trainer.should_stop else None,
-            "resumable": not (inside_epoch and unresumable(trainer)),
+            "resumable": not (cut or (inside_epoch and unresumable(trainer))),
             "epoch_done": epochs.processed == epochs.ready,
             "accumulate_grad_batches": [self.accumulate_grad_batches, trainer.accumulate_grad_batches],
             "frozen": [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad],
@@ -55,7 +59,7 @@ class RunState(Callback):
                 "callbacks: a run with StochasticWeightAveraging cannot be resumed equal; begin a new run, or average"
                 " by WeightAveraging or EMAWeightAveraging"
             )
-        self.loaded, self.resumed = checkpoint["metrics"], checkpoint
+        self.resumed = checkpoint
         if checkpoint["run"]["stopped_by"] == self._stopping(pl_module):
             trainer.should_stop = True
         self._check_same(checkpoint["callbacks"])
@@ -72,7 +76,7 @@ class RunState(Callback):
             parameter.requires_grad_(name not in run["frozen"])
         configured, accumulated = run["accumulate_grad_batches"]
         if run["epoch_done"]:  # Lightning steps ReduceLROnPlateau after the checkpoint
-            step_plateau(trainer, checkpoint["epoch"], checkpoint["metrics"])
+            step_plateau(trainer, checkpoint["epoch"])
         elif trainer.accumulate_grad_batches == configured:  # else another one is wanted from now on
             # What a callback has set when the epoch began: Lightning does not call it again within the epoch.
             trainer.accumulate_grad_batches = accumulated

@@ -57,8 +57,9 @@ def _optimizer_steps(trainer: Trainer) -> int:
     return int(steps)
 
 
-def step_plateau(trainer: Trainer, epoch: int, metrics: dict[str, float]) -> None:
-    """Step the schedulers that watch a metric for an epoch, from 0, that ended with `metrics`."""
+def step_plateau(trainer: Trainer, epoch: int) -> None:
+    """Step the schedulers that watch a metric for an epoch, from 0, that has ended."""
+    metrics = trainer.callback_metrics
     for config in trainer.lr_scheduler_configs:
         due = config.reduce_on_plateau and config.interval == "epoch" and (epoch + 1) % config.frequency == 0
         if due and config.monitor in metrics:
