@@ -7,9 +7,10 @@ from lightning.fabric.utilities.data import _auto_add_worker_init_fn
 from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch.trainer.connectors.data_connector import _DataConnector, _worker_check
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
-from torch.utils.data import DataLoader
 
-from runlab.data.loaders import LoaderWrapper, ResumableLoader, SeededIterable, is_ordinary
+from runlab.data.fetching import is_ordinary, name_of
+from runlab.data.loaders import ResumableLoader, SeededIterable
+from runlab.data.wrapper import LoaderWrapper
 
 
 class ResumableDataConnector(_DataConnector):
@@ -26,11 +27,12 @@ class ResumableDataConnector(_DataConnector):
             return loader
         # What Lightning does with a DataLoader after this, it would not do with what stands in for one.
         _worker_check(self.trainer, loader, name=f"{mode.dataloader_prefix}_dataloader")
+        is_training = mode == RunningStage.TRAINING
         if not is_ordinary(loader):
             _auto_add_worker_init_fn(loader, self.trainer.global_rank)
-            return SeededIterable(loader, self.seed, self._progress)
+            return SeededIterable(loader, self.seed, self._progress, training=is_training)
         shares = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-        rank, world, is_training = shares["rank"], shares["num_replicas"], mode == RunningStage.TRAINING
+        rank, world = shares["rank"], shares["num_replicas"]
         return ResumableLoader(loader, self.seed, self._progress, rank, world, training=is_training)
 
     def _progress(self, loader: LoaderWrapper) -> tuple[int, int, int]:
@@ -62,8 +64,4 @@ def unresumable(trainer: pl.Trainer) -> list[str]:
     """Name the training loaders that cannot be resumed within an epoch, by class; known once they are set up."""
     combined = trainer.fit_loop._combined_loader
     wrappers = [] if combined is None else combined.flattened
-    loaders = [wrapper._user_loader for wrapper in wrappers if isinstance(wrapper, SeededIterable)]
-    return [
-        f"DataLoader of {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else type(loader).__name__
-        for loader in loaders
-    ]
+    return [name_of(wrapper._user_loader) for wrapper in wrappers if isinstance(wrapper, SeededIterable)]

@@ -4,18 +4,21 @@ import math
 from typing import Any
 
 from lightning import Trainer
+from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 
+from runlab.data.wrapper import LoaderWrapper
 from runlab.training.lean_loop import LeanEpochLoop
 from runlab.training.logged_values import LoggedValues
 
 
 class ResumableFitLoop(_FitLoop):
-    """Lightning's `_FitLoop` with three faults of resuming mended, and an epoch that logs at least once.
+    """Lightning's `_FitLoop` with four faults of resuming mended, and an epoch that logs at least once.
 
     With `max_steps` Lightning ends an epoch a second time that was over. It leaves out the step of `ReduceLROnPlateau`
-    at the end of the epoch in which a run is resumed. And where a schedule has asked for the number of steps, the data
+    at the end of the epoch in which a run is resumed. What loaders keep from epoch to epoch is lost at the end of one.
+    And where a schedule has asked for the number of steps, the data
     are set up before it has loaded where the loaders stood.
 
     `trainer.log_every_n_steps` is lowered to the number of an epoch's steps. Lightning warns of a larger one before
@@ -37,6 +40,15 @@ class ResumableFitLoop(_FitLoop):
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         super().on_load_checkpoint(state_dict)
         self._combined_loader = self._data_fetcher = None
+
+    def _load_combined_loader_states(self) -> None:
+        if not self.restarting and self._combined_loader is not None:  # at the end of an epoch Lightning leaves it out
+            stateful = [loader for loader in self._combined_loader.flattened if isinstance(loader, _Stateful)]
+            for loader, state in zip(stateful, self._combined_loader_states_to_load, strict=False):
+                if isinstance(loader, LoaderWrapper):
+                    loader.load_state_dict(state)
+            self._combined_loader_states_to_load = []
+        super()._load_combined_loader_states()
 
     def on_run_start(self) -> None:
         epochs: Any = self.epoch_progress.current
