@@ -1,6 +1,7 @@
 """Loaders, samplers and data sets of a user's own: each is resumed equal, or a line says that it cannot be."""
 
 import itertools
+import json
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
 from test_loaders import INPUTS, SEED, TARGETS, Network, Numbers, Steps, trainer, weights, wrapped
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     ConcatDataset,
@@ -29,8 +32,11 @@ from torch.utils.data import (
     random_split,
 )
 
+from runlab.config.messages import UserError
 from runlab.data.seeding import seed_all
+from runlab.load import load_run
 from runlab.training.fit_loop import use_engine_loops
+from train import train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -387,3 +393,75 @@ def test_a_sampler_whose_state_cannot_be_saved_is_said(tmp_path: Path, capsys: p
     for _ in range(2):
         fit(DataLoader(Items(), 8, sampler=Iterating()), Steps(tmp_path))
         assert capsys.readouterr().err == line
+
+
+class WithLoaders(Network):
+    """A module that brings its own data."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.lr, self.samples = lr, Caching()
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.samples, 8, sampler=Counting())
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(Items(), 30)
+
+    test_dataloader = val_dataloader
+
+    def validation_step(self, batch: Any) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+    def test_step(self, batch: Any) -> None:
+        self.log("test_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+
+WITH_LOADERS = ["~task", "~data", "+task={_target_: test_own_loaders.WithLoaders, lr: 0.1}", "monitor=val_loss"]
+QUIET = ["logger=none", "trainer.max_epochs=2", "mode=min"]
+
+
+def contents(run_dir: Path) -> Any:
+    """Weights, counters and metrics of the last checkpoint, and the final metrics."""
+    checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    kept = [checkpoint[key] for key in ("optimizer_states", "epoch", "global_step", "metrics")]
+    return [value.tolist() for value in checkpoint["state_dict"].values()], repr(kept), metrics | {"seconds": 0}
+
+
+def plain_config(tmp_path: Path, *overrides: str) -> Any:
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        return compose("train", [f"run_dir={tmp_path}/run", *QUIET, *overrides])
+
+
+def test_a_module_with_loaders_of_its_own_is_resumed_and_tested(tmp_path: Path) -> None:
+    metrics = train(plain_config(tmp_path, *WITH_LOADERS, f"run_dir={tmp_path}/straight"))
+    assert {"val_loss", "test_loss"} < set(metrics)
+    assert metrics["global_step"] == 20
+    for stop in (13, 11):
+        interrupt = f"+callbacks.interrupt={{_target_: faults.InterruptAt, batch: {stop}}}"
+        with pytest.raises(SystemExit):
+            train(plain_config(tmp_path, *WITH_LOADERS, interrupt, f"run_dir={tmp_path}/{stop}"))
+        train(plain_config(tmp_path, *WITH_LOADERS, f"run_dir={tmp_path}/{stop}", "resume=auto"))
+        assert contents(tmp_path / str(stop)) == contents(tmp_path / "straight")
+    run = load_run(tmp_path / "straight")
+    assert run.data is None
+    assert len(next(iter(run.model.train_dataloader()))[0]) == 8
+
+
+def test_a_module_without_loaders_needs_a_data_module(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    without = ["~task", "~data", "+task={_target_: mine.Teacher, lr: 0.1}"]
+    with pytest.raises(UserError, match=r"data=null: Teacher has no train_dataloader; choose data=..., or give it one"):
+        train(plain_config(tmp_path, *without))
+    both = [*WITH_LOADERS, "+data={_target_: test_own_loaders.Data}", "trainer.max_epochs=1"]
+    assert train(plain_config(tmp_path, *both))["global_step"] == 5
+    line = "data: the loaders are those of Data; for those of WithLoaders add data=null\n"
+    assert line in capsys.readouterr().err
+
+
+class Data(L.LightningDataModule):
+    def train_dataloader(self) -> Any:
+        return DataLoader(Items(), 16)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(Items(), 30)

@@ -160,12 +160,12 @@ def _path_of(callback: ModelCheckpoint) -> Path:
 
 
 def test(
-    trainer: Trainer, task: LightningModule, data: LightningDataModule, tested: str | Path | None
+    trainer: Trainer, task: LightningModule, data: LightningDataModule | None, tested: str | Path | None
 ) -> dict[str, Any]:
     """Test the task's weights, and return the test's metrics; a line says so where nothing is tested, and why."""
     missing = [
         f"{type(owner).__name__} has no {hook}"
-        for owner, hook in ((data, "test_dataloader"), (task, "test_step"))
+        for owner, hook in ((data or task, "test_dataloader"), (task, "test_step"))
         if not is_overridden(hook, owner)
     ]
     if missing and not in_sweep():
