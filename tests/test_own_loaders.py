@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from test_loaders import INPUTS, SEED, TARGETS, Network, Numbers, Steps, trainer, weights, wrapped
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -32,7 +33,7 @@ from torch.utils.data import (
     random_split,
 )
 
-from runlab.config.messages import UserError
+from runlab.config.messages import UserError, report_errors
 from runlab.data.seeding import seed_all
 from runlab.load import load_run
 from runlab.training.fit_loop import use_engine_loops
@@ -465,3 +466,102 @@ class Data(L.LightningDataModule):
 
     def val_dataloader(self) -> Any:
         return DataLoader(Items(), 30)
+
+
+def batches() -> Iterator[Any]:
+    for start in range(0, 80, 8):
+        yield INPUTS[start : start + 8], TARGETS[start : start + 8]
+
+
+class Nothing(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+FEW = Subset(Items(), range(5))
+NO_BATCH = "there is no batch; fewer samples than a batch, with drop_last=True?"
+ONCE = "has batches for the first epoch only; return a DataLoader, or an object whose __iter__ begins anew"
+WRONG: dict[str, tuple[Any, str]] = {
+    "empty data set": (lambda: DataLoader(Subset(Items(), []), 8), f"training data (DataLoader of Subset): {NO_BATCH}"),
+    "drop_last": (lambda: DataLoader(FEW, 8, drop_last=True), f"training data (DataLoader of Subset): {NO_BATCH}"),
+    "one of two empty": (
+        lambda: {"a": DataLoader(Items(), 8), "b": DataLoader(FEW, 8, drop_last=True)},
+        f"training data (DataLoader of Subset): {NO_BATCH}",
+    ),
+    "empty list": (list, f"training data (list): {NO_BATCH}"),
+    "empty stream": (
+        lambda: DataLoader(Nothing(), 8),
+        "training data (DataLoader of Nothing): no batch came in epoch 1; an empty source, or one that can be read only"
+        " once?",
+    ),
+    "generator": (batches, f"train_dataloader: a generator {ONCE}"),
+    "iterator": (lambda: iter([*batches()]), f"train_dataloader: a list_iterator {ONCE}"),
+    "batches": (
+        lambda: [*batches()],
+        "train_dataloader: a Tensor is no loader of batches; put it into a DataLoader",
+    ),
+    "data set": (Items, "train_dataloader: a Items is no loader of batches; put it into a DataLoader"),
+    "sequential": (
+        lambda: CombinedLoader([DataLoader(Items(), 8), DataLoader(Items(), 8)], "sequential"),
+        "training data: CombinedLoader with mode=sequential is for evaluation alone; take mode max_size_cycle, max_size"
+        " or min_size",
+    ),
+    "none": (lambda: None, "An invalid dataloader was returned from `Given.train_dataloader()`. Found None."),
+}
+
+
+class Given(Data):
+    """Gives the loader of the table for one stage, and good ones for the others."""
+
+    def __init__(self, name: str, stage: str) -> None:
+        super().__init__()
+        self.case, self.stage = name, stage
+
+    def loader(self, stage: str) -> Any:
+        return WRONG[self.case][0]() if self.stage == stage else DataLoader(Items(), 30)
+
+    def train_dataloader(self) -> Any:
+        return self.loader("train")
+
+    def val_dataloader(self) -> Any:
+        return self.loader("val")
+
+    def test_dataloader(self) -> Any:
+        return self.loader("test")
+
+
+class Evaluated(WithLoaders):
+    train_dataloader = L.LightningModule.train_dataloader
+
+
+def given(name: str, stage: str) -> list[str]:
+    data = f"+data={{_target_: test_own_loaders.Given, name: '{name}', stage: {stage}}}"
+    return ["~task", "+task={_target_: test_own_loaders.Evaluated, lr: 0.1}", "~data", data, "monitor=null"]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_training_loader_is_a_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as caught, report_errors():
+        train(plain_config(tmp_path, *given(name, "train")))
+    assert caught.value.code == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot be resumed within" not in line]
+    assert [line for line in lines if not line.startswith("INFO")] == [WRONG[name][1]]
+
+
+def test_a_loader_that_gives_nothing_to_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"val_dataloader: a generator has batches for the first epoch only"):
+        train(plain_config(tmp_path, *given("generator", "val")))
+    assert "test_loss" in train(plain_config(tmp_path, *given("generator", "test"), f"run_dir={tmp_path}/once"))
+    assert "test_loss" not in train(plain_config(tmp_path, *given("drop_last", "test"), f"run_dir={tmp_path}/none"))
+    assert "nothing is tested: test_dataloader gives no batch" in capsys.readouterr().out
+
+
+def test_a_list_of_one_loader_is_a_batch_in_a_list(tmp_path: Path) -> None:
+    steps = [4, 13]
+    expected = weights(fit({"a": DataLoader(Items(), 8, shuffle=True)}, Steps(tmp_path, (*steps,))))
+    for step in steps:
+        again = fit({"a": DataLoader(Items(), 8, shuffle=True)}, Steps(tmp_path), resume=tmp_path / f"{step}.ckpt")
+        assert weights(again) == expected

@@ -7,7 +7,10 @@ from lightning.fabric.utilities.data import _auto_add_worker_init_fn
 from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch.trainer.connectors.data_connector import _DataConnector, _worker_check
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from torch import Tensor
+from torch.utils.data import Dataset
 
+from runlab.config.messages import UserError
 from runlab.data.fetching import is_ordinary, name_of
 from runlab.data.loaders import ResumableLoader, SeededIterable
 from runlab.data.wrapper import LoaderWrapper
@@ -21,6 +24,7 @@ class ResumableDataConnector(_DataConnector):
     def _prepare_dataloader(self, dataloader: object, shuffle: bool, mode: RunningStage) -> object:
         if isinstance(dataloader, LoaderWrapper):  # in a CombinedLoader of the user's, which an earlier stage has seen
             dataloader = dataloader._user_loader
+        _check_loader(dataloader, mode)
         # In Lightning, use_distributed_sampler=true shares the data by its own rules, and predicting notes the indices.
         loader: Any = super()._prepare_dataloader(dataloader, shuffle=shuffle, mode=mode)
         if isinstance(loader, _Stateful):
@@ -48,6 +52,19 @@ class ResumableDataConnector(_DataConnector):
         if loader not in training:  # it is for validation
             return epoch, 0, 0
         return epoch, loop.epoch_loop.batch_progress.current.ready, training.index(loader)
+
+
+def _check_loader(loader: Any, mode: RunningStage) -> None:
+    """`UserError` for what is no loader, or could be gone through in the first epoch only."""
+    name, kind = f"{mode.dataloader_prefix}_dataloader", type(loader)
+    if isinstance(loader, Tensor) or (isinstance(loader, Dataset) and not hasattr(kind, "__iter__")):
+        raise UserError(f"{name}: a {kind.__name__} is no loader of batches; put it into a DataLoader")
+    is_spent = hasattr(loader, "__next__") and kind.__module__ in ("builtins", "itertools")
+    if is_spent and mode not in (RunningStage.TESTING, RunningStage.PREDICTING):
+        raise UserError(
+            f"{name}: a {kind.__name__} has batches for the first epoch only; return a DataLoader, or an object whose"
+            " __iter__ begins anew"
+        )
 
 
 def use_resumable_loaders(trainer: pl.Trainer, seed: int) -> None:

@@ -130,7 +130,8 @@ def is_deterministic(dataset: Any, collate: Any) -> bool:
 
 
 def name_of(loader: Any) -> str:
-    """What to call a user's loader in a line."""
+    """What to call a user's loader, or what stands in for it, in a line."""
+    loader = getattr(loader, "_user_loader", loader)
     return f"DataLoader of {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else type(loader).__name__
 
 

@@ -8,8 +8,9 @@ from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
+from runlab.config.messages import UserError
 from runlab.data.batch_order import BatchOrder
-from runlab.data.fetching import RequestQueue, SeededFetcher, is_deterministic, request_loader
+from runlab.data.fetching import RequestQueue, SeededFetcher, is_deterministic, name_of, request_loader
 from runlab.data.in_memory import InMemoryDataset
 from runlab.data.kept_state import KeptState
 from runlab.data.seeding import derive_seed, generators_of, seed_all
@@ -51,6 +52,9 @@ class SeededIterable(LoaderWrapper):
             try:
                 batch = next(iterator)
             except StopIteration:
+                if number == 0 and self._training:
+                    text = f"training data ({name_of(loader)}): no batch came in epoch {position['epoch'] + 1}"
+                    raise UserError(f"{text}; an empty source, or one that can be read only once?") from None
                 self._finished = position
                 self._report_lost(self._kept)
                 return

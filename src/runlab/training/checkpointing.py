@@ -175,4 +175,6 @@ def test(
     if not tested:
         rank_zero_only(print)("no checkpoint was written: the weights at hand are tested", flush=True)
     trainer.test(task, data, verbose=False)
+    if not any(trainer.num_test_batches):
+        rank_zero_only(print)("nothing is tested: test_dataloader gives no batch", flush=True)
     return dict(trainer.callback_metrics)

@@ -8,6 +8,8 @@ from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 
+from runlab.config.messages import UserError
+from runlab.data.fetching import name_of
 from runlab.data.wrapper import LoaderWrapper
 from runlab.training.lean_loop import LeanEpochLoop
 from runlab.training.logged_values import LoggedValues
@@ -40,6 +42,19 @@ class ResumableFitLoop(_FitLoop):
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         super().on_load_checkpoint(state_dict)
         self._combined_loader = self._data_fetcher = None
+
+    def setup_data(self) -> None:
+        super().setup_data()
+        if (combined := self._combined_loader) is None:
+            return
+        if combined._mode == "sequential":
+            text = "CombinedLoader with mode=sequential is for evaluation alone"
+            raise UserError(f"training data: {text}; take mode max_size_cycle, max_size or min_size")
+        limits: Any = combined.limits
+        empty = [name_of(loader) for loader, limit in zip(combined.flattened, limits, strict=True) if limit == 0]
+        if empty:
+            hint = "fewer samples than a batch, with drop_last=True?"
+            raise UserError(f"training data ({', '.join(empty)}): there is no batch; {hint}")
 
     def _load_combined_loader_states(self) -> None:
         if not self.restarting and self._combined_loader is not None:  # at the end of an epoch Lightning leaves it out
