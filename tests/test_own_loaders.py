@@ -565,3 +565,62 @@ def test_a_list_of_one_loader_is_a_batch_in_a_list(tmp_path: Path) -> None:
     for step in steps:
         again = fit({"a": DataLoader(Items(), 8, shuffle=True)}, Steps(tmp_path), resume=tmp_path / f"{step}.ckpt")
         assert weights(again) == expected
+
+
+class EachTime(Data):
+    """Another loader each time: by the epoch, by how often it was asked, by what a callback has set, or a stream."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.calls, self.scale = kind, 0, 1
+
+    def train_dataloader(self) -> Any:
+        self.calls += 1
+        epoch: int = self.trainer.current_epoch  # type: ignore[union-attr]
+        if self.kind == "stream":
+            stream = Growing()
+            stream.passes = epoch
+            return DataLoader(stream, 8)
+        size = {"epoch": epoch + 1, "calls": self.calls, "callback": self.scale}[self.kind]
+        return DataLoader(Helped(), 8 * size, shuffle=True)
+
+    test_dataloader = Data.val_dataloader
+
+
+class Scales(L.Callback):
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.datamodule.scale += 1
+
+
+RELOAD = "+trainer.reload_dataloaders_every_n_epochs"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "stops"),
+    [
+        ("epoch", [f"{RELOAD}=1"], (3, 13)),
+        ("calls", [f"{RELOAD}=1"], (13, 17)),
+        ("callback", [f"{RELOAD}=1", "+callbacks.scales._target_=test_own_loaders.Scales"], (13, 17)),
+        ("epoch", [f"{RELOAD}=2"], (13,)),
+        ("calls", ["trainer.limit_train_batches=0.5"], (7,)),
+        ("epoch", ["trainer.limit_train_batches=4"], (6,)),
+        ("epoch", [f"{RELOAD}=1", "trainer.limit_train_batches=0.5"], (6,)),
+        ("epoch", ["+trainer.overfit_batches=2"], (3,)),
+        ("calls", [f"{RELOAD}=1", "trainer.limit_val_batches=0"], (13,)),
+        ("stream", [f"{RELOAD}=1", "+trainer.val_check_interval=2"], (15,)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_another_loader_each_epoch_is_resumed_equal(
+    kind: str, options: list[str], stops: tuple[int, ...], tmp_path: Path
+) -> None:
+    data = f"+data={{_target_: test_own_loaders.EachTime, kind: {kind}}}"
+    task = ["~task", "+task={_target_: test_own_loaders.Evaluated, lr: 0.1}", "monitor=null", "trainer.max_epochs=3"]
+    setting = ["~data", data, *task, *options]
+    train(plain_config(tmp_path, *setting, f"run_dir={tmp_path}/straight"))
+    for stop in stops:
+        interrupt = f"+callbacks.interrupt={{_target_: faults.InterruptAt, batch: {stop}}}"
+        with pytest.raises(SystemExit):
+            train(plain_config(tmp_path, *setting, interrupt, f"run_dir={tmp_path}/{stop}"))
+        train(plain_config(tmp_path, *setting, f"run_dir={tmp_path}/{stop}", "resume=auto"))
+        assert contents(tmp_path / f"{stop}") == contents(tmp_path / "straight"), stop

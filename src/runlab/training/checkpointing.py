@@ -100,7 +100,8 @@ class RunState(Callback):
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
         checkpoint["metrics"] = metrics or self.loaded
         epochs: Any = trainer.fit_loop.epoch_progress.current
-        inside_epoch = trainer.training and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        started = epochs.processed < epochs.ready
+        inside_epoch = started and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         checkpoint["run"] = {
             "stopped_by": self.stopping if trainer.should_stop else None,
             "resumable": not (inside_epoch and unresumable(trainer)),
