@@ -59,16 +59,14 @@ class ResumableFitLoop(_FitLoop):
     def _make_loaders(self) -> None:
         """Set up the data, in a resumed run as in the epoch in which the loaders were made."""
         epochs: Any = self.epoch_progress.current
-        epoch, resumed, self._resumed = epochs.completed, self._resumed, {}
+        epoch, resumed = epochs.completed, self._resumed
         self._kept = self._kept or KeptState(self._data_source.instance, limit=100)
         if resumed:
             epochs.completed = resumed["epoch"]
             self._kept.restore(resumed["before"])
         self._made = {"epoch": epochs.completed, "before": self._kept.changes()}
         super().setup_data()
-        if resumed:
-            epochs.completed = epoch
-            self._kept.restore(resumed["now"])
+        epochs.completed = epoch
 
     def setup_data(self) -> None:
         if self._combined_loader is None or self._should_reload_train_dl:
@@ -85,6 +83,9 @@ class ResumableFitLoop(_FitLoop):
             raise UserError(f"training data ({', '.join(empty)}): there is no batch; {hint}")
 
     def _load_combined_loader_states(self) -> None:
+        if self._kept and self._resumed:  # a stream's first batch is fetched right after this
+            self._kept.restore(self._resumed["now"])
+            self._resumed = {}
         if not self.restarting and self._combined_loader is not None:  # at the end of an epoch Lightning leaves it out
             stateful = [loader for loader in self._combined_loader.flattened if isinstance(loader, _Stateful)]
             for loader, state in zip(stateful, self._combined_loader_states_to_load, strict=False):
