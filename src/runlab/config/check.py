@@ -15,7 +15,7 @@ from runlab.config.messages import UserError
 
 # Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
 _GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
-_OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own; null then
+_OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own, as it may its data; null then
 _TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}
 _BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
@@ -27,7 +27,7 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
     """
     for group in _GROUPS:
         value = cfg.get(group)
-        if not isinstance(value, DictConfig) and not (value is None and group in _OF_A_TASK):
+        if not isinstance(value, DictConfig) and not (value is None and group in (*_OF_A_TASK, "data")):
             raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
     table: Any = OmegaConf.to_container(OmegaConf.load(rules))
     for key, rule in table.items():
@@ -44,7 +44,7 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
     if not cfg.fit and cfg.ckpt_path is None:
         raise UserError("fit=false: nothing to evaluate; add resume=runs/..., or ckpt_path=...")
     data = cfg.data
-    if "batch_sampler" not in data:  # a data module of another kind
+    if data is None or "batch_sampler" not in data:  # a data module of another kind
         return cfg
     folds, fold = data.get("folds"), data.get("fold")
     if fold is not None and (folds is None or fold >= folds):
@@ -77,7 +77,7 @@ def unused_groups(cfg: DictConfig) -> set[str]:
 def without_unused(cfg: DictConfig) -> DictConfig:
     """A copy of a config in which the groups that nothing refers to, or that were left out, are null."""
     cfg = copy.deepcopy(cfg)
-    for group in unused_groups(cfg) | {group for group in _OF_A_TASK if cfg.get(group) is None}:
+    for group in unused_groups(cfg) | {group for group in (*_OF_A_TASK, "data") if cfg.get(group) is None}:
         OmegaConf.update(cfg, group, None, force_add=True)
     return cfg
 

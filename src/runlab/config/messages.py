@@ -42,6 +42,9 @@ _OURS = "PLAIN_ERRORS"  # set where HYDRA_FULL_ERROR was set by us: processes th
 # What libraries raise that are not imported here: Lightning, joblib, submitit.
 _LIBRARIES = {"MisconfigurationException", "TerminatedWorkerError", "FailedJobError", "UncompletedJobError"}
 
+# What Lightning says of loaders that a task cannot take, in errors of Python's own kinds.
+_OF_LOADERS = ("An invalid dataloader was returned", "You provided multiple `")
+
 # What a library says -> what to do about it.
 HINTS = {
     "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
@@ -87,6 +90,7 @@ def report_errors() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
+        theirs = theirs or str(error).startswith(_OF_LOADERS)
         if not (
             theirs or _names_a_folder(error) or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)
         ):  # gloo misses another rank

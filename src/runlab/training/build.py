@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from hydra.errors import InstantiationException
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.instantiate import build
@@ -25,14 +28,23 @@ from runlab.training.fit_loop import use_engine_loops
 from runlab.training.run_state import RunState
 
 
-def build_task(cfg: DictConfig) -> tuple[LightningDataModule, LightningModule]:
-    """The data module and the module to train; `UserError` where a config names another kind of object."""
+def build_task(cfg: DictConfig) -> tuple[LightningDataModule | None, LightningModule]:
+    """The data module, None where the module has loaders of its own, and the module to train.
+
+    `UserError` where a config names another kind of object, or where nobody has training data.
+    """
     cfg = copy.deepcopy(cfg)  # Hydra writes resolved values into what `${model}` refers to
     with _named_as_typed(cfg.task):
-        data, task = build(cfg.data), build(cfg.task)
+        data, task = cfg.data and build(cfg.data), build(cfg.task)
     for group, built, kind in (("data", data, LightningDataModule), ("task", task, LightningModule)):
-        if not isinstance(built, kind):
+        if not isinstance(built, kind) and cfg[group] is not None:
             raise UserError(f"{group}._target_={cfg[group].get('_target_')}: not a {kind.__name__}")
+    has_loader = is_overridden("train_dataloader", task)
+    if data is None and not has_loader and cfg.fit:
+        raise UserError(f"data=null: {type(task).__name__} has no train_dataloader; choose data=..., or give it one")
+    if data is not None and has_loader:
+        text = f"data: the loaders are those of {type(data).__name__}; for those of {type(task).__name__} add data=null"
+        rank_zero_only(print)(text, file=sys.stderr)
     return data, task
 
 

@@ -111,12 +111,12 @@ def _path_of(callback: ModelCheckpoint) -> Path:
 
 
 def test(
-    trainer: Trainer, task: LightningModule, data: LightningDataModule, tested: str | Path | None
+    trainer: Trainer, task: LightningModule, data: LightningDataModule | None, tested: str | Path | None
 ) -> dict[str, Any]:
     """Test the task's weights, and return the test's metrics; a line says so where nothing is tested, and why."""
     missing = [
         f"{type(owner).__name__} has no {hook}"
-        for owner, hook in ((data, "test_dataloader"), (task, "test_step"))
+        for owner, hook in ((data or task, "test_dataloader"), (task, "test_step"))
         if not is_overridden(hook, owner)
     ]
     if missing and not in_sweep():
@@ -126,4 +126,6 @@ def test(
     if not tested:
         rank_zero_only(print)("no checkpoint was written: the weights at hand are tested", flush=True)
     trainer.test(task, data, verbose=False)
+    if not any(trainer.num_test_batches):
+        rank_zero_only(print)("nothing is tested: test_dataloader gives no batch", flush=True)
     return dict(trainer.callback_metrics)

@@ -44,7 +44,8 @@ class RunState(Callback):
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         # The module's own hook comes after the callbacks', and cannot be called without its batch.
         cut = batches.completed < batches.processed and is_overridden("on_train_batch_end", pl_module)
-        inside_epoch = trainer.training and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        started = epochs.processed < epochs.ready
+        inside_epoch = started and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         checkpoint["run"] = {
             "stopped_by": self._stopping(pl_module) if trainer.should_stop else None,
             "resumable": not (cut or (inside_epoch and unresumable(trainer))),
