@@ -48,7 +48,7 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             last = checkpoints.to_resume_from(run_dir, cfg) if cfg.fit else None
             checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path)
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
-            trainer = build.build_trainer(cfg, built)
+            trainer = build.build_trainer(cfg, built, task)
             record.write_record(run_dir, cfg, data)
             log.log_config(trainer, cfg)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -110,11 +110,6 @@ class RunState(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        if any(isinstance(callback, StochasticWeightAveraging) for callback, _ in self.configured):
-            raise UserError(
-                "callbacks: a run with StochasticWeightAveraging cannot be resumed equal; begin a new run, or average"
-                " by WeightAveraging or EMAWeightAveraging"
-            )
         self.loaded, self.resumed = checkpoint["metrics"], checkpoint
         if checkpoint["run"]["stopped_by"] == self.stopping:
             trainer.should_stop = True

@@ -7,6 +7,7 @@ from lightning import Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 
+from runlab.config.messages import UserError
 from runlab.training.lean_loop import LeanEpochLoop
 from runlab.training.logged_values import LoggedValues
 
@@ -37,6 +38,16 @@ class ResumableFitLoop(_FitLoop):
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         super().on_load_checkpoint(state_dict)
         self._combined_loader = self._data_fetcher = None
+
+    def setup_data(self) -> None:
+        try:
+            super().setup_data()
+        except ValueError as error:
+            interval = self.trainer.val_check_interval
+            if "val_check_interval" not in str(error):
+                raise
+            text = f"trainer.val_check_interval={interval}: an epoch has {self.max_batches} batches; lower it, or add"
+            raise UserError(f"{text} trainer.check_val_every_n_epoch=null to count on over epochs") from error
 
     def on_run_start(self) -> None:
         epochs: Any = self.epoch_progress.current
