@@ -50,7 +50,7 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             strict = cfg.get("ckpt_strict", True)  # older records lack it
             checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path, strict=strict)
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
-            trainer = build.build_trainer(cfg, built)
+            trainer = build.build_trainer(cfg, built, task)
             record.write_record(run_dir, cfg, data)
             log.log_config(trainer, cfg)
 

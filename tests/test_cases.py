@@ -155,14 +155,6 @@ def test_what_a_module_does_after_a_batch_is_resumed_equal(resumes_equal: Any) -
     resumes_equal([*mine(), *task], 25)
 
 
-def test_stochastic_weight_averaging_is_refused_on_a_resume(composed: Compose) -> None:
-    swa = "+callbacks.swa={_target_: lightning.pytorch.callbacks.StochasticWeightAveraging, swa_lrs: 0.01}"
-    with pytest.raises(SystemExit):
-        train(composed(*mine(), "scheduler=none", swa, interrupt(13)))
-    with pytest.raises(UserError, match="a run with StochasticWeightAveraging cannot be resumed equal"):
-        train(composed(*mine(), "scheduler=none", swa, "resume=auto"))
-
-
 # Case 5: a callback's state does not overrule what is typed.
 EARLY = "+callbacks.early={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss, patience: 1, "
 EARLY += "min_delta: 0.5}"

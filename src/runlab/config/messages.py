@@ -42,11 +42,20 @@ _OURS = "PLAIN_ERRORS"  # set where HYDRA_FULL_ERROR was set by us: processes th
 # What libraries raise that are not imported here: Lightning, joblib, submitit.
 _LIBRARIES = {"MisconfigurationException", "TerminatedWorkerError", "FailedJobError", "UncompletedJobError"}
 
-# What Lightning says of loaders that a task cannot take, in errors of Python's own kinds.
-_OF_LOADERS = ("An invalid dataloader was returned", "You provided multiple `")
+# What their errors of any class say that a user can mend.
+_SAID = (
+    "/gloo/",
+    "find_unused_parameters",
+    "Training with multiple optimizers",
+    "Early stopping conditioned on metric",
+    "An invalid dataloader was returned",
+    "You provided multiple `",
+)
 
 # What a library says -> what to do about it.
 HINTS = {
+    "find_unused_parameters": "a step leaves some parameters without a gradient, which DDP has to know; add"
+    " +trainer.strategy.find_unused_parameters=true",
     "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "pip install -U 'wandb": "needs the package wandb: pip install wandb",
@@ -90,10 +99,8 @@ def report_errors() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
-        theirs = theirs or str(error).startswith(_OF_LOADERS)
-        if not (
-            theirs or _names_a_folder(error) or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)
-        ):  # gloo misses another rank
+        theirs |= type(error).__name__ in _LIBRARIES or any(said in str(error) for said in _SAID)
+        if not (theirs or _names_a_folder(error)):
             raise
         print(one_line(error), file=sys.stderr)
         sys.exit(1)

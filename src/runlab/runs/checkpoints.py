@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there, and hold no code."""
 
 import io
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -30,7 +31,25 @@ FIXED = (
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's way to disk, made safe: a kill or a full disk while saving leaves the checkpoint that was there."""
 
+    def __init__(self) -> None:
+        self.left_out: dict[str, set[str]] = {}  # of each group of hyperparameters, what cannot be kept; {} before any
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        first = not self.left_out
+        for group in ("hyper_parameters", "datamodule_hyper_parameters"):
+            values: Any = checkpoint.get(group, {})
+            if OmegaConf.is_config(values):
+                values = OmegaConf.to_container(values, resolve=True)
+                checkpoint.pop("hparams_type", None)  # a class
+            if first:
+                self.left_out[group] = {name for name, value in values.items() if _unplain(value)}
+                if left_out := sorted(self.left_out[group]):
+                    text = "hold objects, and are left out of checkpoints, which hold tensors and plain values"
+                    print(f"save_hyperparameters: {', '.join(left_out)} {text}", file=sys.stderr)
+            if group in checkpoint:
+                checkpoint[group] = {name: values[name] for name in values if name not in self.left_out[group]}
+        if first and (found := _unplain(checkpoint)):
+            raise UserError(f"a checkpoint cannot hold {found}; keep it out of on_save_checkpoint and of state_dict")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         with atomic_write(Path(path)) as temporary:
@@ -38,6 +57,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
         return load(path)
+
+
+def _unplain(value: Any) -> str:
+    """What in a value is more than tensors and plain values, so that it could not be loaded; "" where nothing is."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+        torch.load(io.BytesIO(buffer.getvalue()), map_location="cpu", weights_only=True)
+    except Exception as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        return named[1] if named else f"such an object ({type(error).__name__})"
+    return ""
 
 
 def load(path: str | Path, state_dict: bool = False) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from runlab.training.checkpointing import check_last
 from runlab.training.checks import CheckRun
 from runlab.training.epoch_state import EpochState
 from runlab.training.fit_loop import use_engine_loops
+from runlab.training.refusals import check_arguments, check_trainer
 from runlab.training.run_state import RunState
 
 
@@ -45,6 +46,8 @@ def build_task(cfg: DictConfig) -> tuple[LightningDataModule | None, LightningMo
     if data is not None and has_loader:
         text = f"data: the loaders are those of {type(data).__name__}; for those of {type(task).__name__} add data=null"
         rank_zero_only(print)(text, file=sys.stderr)
+    if str(cfg.trainer.precision) in ("64", "64-true"):
+        task.double()  # before weights are restored, which would be cut to 32 bits
     return data, task
 
 
@@ -61,15 +64,17 @@ def _named_as_typed(task: DictConfig) -> Iterator[None]:
         raise UserError(f"{named[1] if named else key}: {text}{own_place(error)}") from error
 
 
-def build_trainer(cfg: DictConfig, loggers: list[Any]) -> Any:
-    """The Trainer with its callbacks.
+def build_trainer(cfg: DictConfig, loggers: list[Any], task: LightningModule | None = None) -> Any:
+    """The Trainer with its callbacks, for any task or for this one.
 
-    `UserError` for more CPU processes than there are cores, or other processes than those that SLURM or torchrun has
-    started.
+    `UserError` for a setting that breaks a promise, for more CPU processes than there are cores, or other processes
+    than those that SLURM or torchrun has started.
     """
     callbacks: dict[str, Any] = build(cfg.callbacks)
     check_last(callbacks)
+    check_arguments(cfg, callbacks, loggers)
     trainer: Trainer = build(cfg.trainer, callbacks=[*callbacks.values(), *_engine(cfg, callbacks)], logger=loggers)
+    check_trainer(trainer, cfg, task)
     use_engine_loops(trainer, cfg.seed, cfg.fast_loop)
     use_resumable_loaders(trainer, cfg.seed)
     deterministic: Any = torch.utils.deterministic

@@ -78,7 +78,14 @@ class ResumableFitLoop(_FitLoop):
             epochs.completed = resumed["epoch"]
             self._kept.restore(resumed["before"])
         self._made = {"epoch": epochs.completed, "before": self._kept.changes()}
-        super().setup_data()
+        try:
+            super().setup_data()
+        except ValueError as error:
+            interval = self.trainer.val_check_interval
+            if "val_check_interval" not in str(error):
+                raise
+            text = f"trainer.val_check_interval={interval}: an epoch has {self.max_batches} batches; lower it, or add"
+            raise UserError(f"{text} trainer.check_val_every_n_epoch=null to count on over epochs") from error
         epochs.completed = epoch
 
     def setup_data(self) -> None:

@@ -5,7 +5,7 @@ import inspect
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from runlab.config.messages import Diverged, UserError
@@ -55,11 +55,6 @@ class RunState(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if any(isinstance(callback, StochasticWeightAveraging) for callback, _ in self.configured.values()):
-            raise UserError(
-                "callbacks: a run with StochasticWeightAveraging cannot be resumed equal; begin a new run, or average"
-                " by WeightAveraging or EMAWeightAveraging"
-            )
         self.resumed = checkpoint
         if checkpoint["run"]["stopped_by"] == self._stopping(pl_module):
             trainer.should_stop = True
