@@ -159,7 +159,7 @@ def test_every_logger_is_tried_here() -> None:
 def test_none(composed: Compose, tmp_path: Path) -> None:
     train(composed("trainer=debug", "logger=none"))
     names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(("provenance", "."))}
-    assert names == {"checkpoints", "confusion_matrix.csv", "confusion_matrix.png", "metrics.json"}
+    assert names == {"checkpoints", "confusion_matrix.csv", "confusion_matrix.png", "metrics.json", "run.log"}
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from runlab.config.messages import UserError
+from runlab.config.resolvers import as_typed
+from runlab.config.secrets import as_written, written_value
 
 # Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
 _GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
@@ -35,7 +37,9 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
         if isinstance(value, DictConfig) and "_target_" in value:
             continue  # it is made when the run begins
         if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
-            raise UserError(f"{key}={_shown(value)}: must be {rule}")
+            raise UserError(f"{key}={_shown(written_value(as_written(cfg), key))}: must be {rule}")
+    if OmegaConf.is_interpolation(cfg, "name") and (name := as_written(cfg)["name"]) != cfg.name:
+        raise UserError(f"name={name}: comes from the environment, and folders have it in their names; type it out")
     _check_used(cfg)
     cfg = without_unused(cfg)
     trainer = cfg.trainer
@@ -89,7 +93,7 @@ def _check_used(cfg: DictConfig) -> None:
             raise UserError(
                 f"{group}=null: task {cfg.task.get('_target_')} takes ${{{group}}}; choose one, {group}=..."
             )
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overrides = as_typed(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     for override in overrides:
         group = re.split(r"[.=@]", override.lstrip("+"))[0]
         if group in unused_groups(cfg):

@@ -14,6 +14,8 @@ from hydra.errors import CompactHydraException, HydraException, InstantiationExc
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from runlab.config.secrets import masked
+
 
 class UserError(CompactHydraException):
     """Something that the user can mend. Its text names the bad value and the way out, in one or two lines."""
@@ -91,7 +93,7 @@ def report_errors() -> Iterator[None]:
             theirs or _names_a_folder(error) or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)
         ):  # gloo misses another rank
             raise
-        print(one_line(error), file=sys.stderr)
+        print(masked(one_line(error)), file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)

@@ -3,9 +3,12 @@
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
+
+import runlab.config.secrets  # noqa: F401  # registers its own oc.env
 
 
 def quoted(path: str | Path) -> str:
@@ -23,6 +26,18 @@ def job_folder(overrides: str) -> str:
     return name if name == overrides else f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 
+def as_typed(overrides: Any) -> list[str]:
+    """Overrides without the values in place of what they refer to."""
+    words: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
+    return list(words)
+
+
+def _typed_job_folder(_root_: Any) -> str:
+    """`${job_folder:}`, with what comes from the environment as it is typed."""
+    job: Any = OmegaConf.to_container(_root_.hydra.job, resolve=False)
+    return job_folder(job["override_dirname"])
+
+
 def without_null_groups(argv: list[str]) -> list[str]:
     """The command line as Hydra has it: `model=null` is written `~model`. Groups that are null anyway are left out."""
     spelt = {f"{group}=null": f"~{group}" for group in ("data", "model", "optimizer", "scheduler", "logger")}
@@ -36,4 +51,4 @@ def project_path(path: str) -> str:
 
 
 OmegaConf.register_new_resolver("project_path", project_path, replace=True)
-OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # conf/train.yaml has it
+OmegaConf.register_new_resolver("job_folder", _typed_job_folder, replace=True)  # conf/train.yaml has it

@@ -13,6 +13,7 @@ from torch import nn
 
 from runlab.config.messages import UserError
 from runlab.config.processes import rank_zero
+from runlab.config.secrets import masked_values
 from runlab.runs.files import CHECKPOINTS, LAST, atomic_write
 from runlab.runs.record import read_record
 
@@ -29,6 +30,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's way to disk, made safe: a kill or a full disk while saving leaves the checkpoint that was there."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):  # of a module that calls save_hyperparameters
+            if key in checkpoint:
+                checkpoint[key] = masked_values(checkpoint[key])
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         with atomic_write(Path(path)) as temporary:

@@ -22,6 +22,7 @@ import runlab.config.resolvers  # noqa: F401  # registers what a recorded config
 from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
+from runlab.config.secrets import as_written, masked
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
 from runlab.runs.run_log import write_traceback
 
@@ -122,7 +123,7 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) ->
 def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     """Write why a job ended without metrics, and return it in a line; "" if another rank has written why before."""
     message = one_line(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {one_line(error)}"
-    lines = "".join(traceback.format_exception(error)).splitlines()
+    message, lines = masked(message), masked("".join(traceback.format_exception(error))).splitlines()
     with suppress(Timeout), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
         write_traceback(run_dir, error)
         if (run_dir / ENDED).exists():
@@ -154,7 +155,7 @@ def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),  # the number of threads changes the last bits of a sum
         "command": sys.argv,
-        "seed": cfg.seed,
+        "seed": as_written(cfg)["seed"],
         "data_md5": getattr(data, "checksums", {}),
     }
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.messages import UserError, suggest
-from runlab.config.resolvers import quoted
+from runlab.config.resolvers import as_typed, quoted
 from runlab.config.startup import fast_imports
 from runlab.runs.files import RECORD
 from runlab.runs.record import read_record
@@ -57,7 +57,7 @@ def with_record(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     if cfg.resume in (None, "auto"):
         return cfg
     folder, record = Path(cfg.resume), read_record(Path(cfg.resume))
-    for override in OverridesParser.create().parse_overrides(overrides):
+    for override in OverridesParser.create().parse_overrides(as_typed(overrides)):
         key, value = override.key_or_group, override.value()
         typed = str(override.input_line).removeprefix("++" if key in _typed_plain else "")
         old = OmegaConf.select(record, key, default=...)

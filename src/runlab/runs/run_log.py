@@ -10,6 +10,7 @@ from typing import Any
 
 from runlab.config.messages import is_own_code
 from runlab.config.processes import in_sweep, rank
+from runlab.config.secrets import masked
 from runlab.runs.files import RUN_LOG
 
 
@@ -23,6 +24,9 @@ class _LogFile(logging.FileHandler):
 
     def write(self, name: str, level: int, text: str, exc_info: Any = None) -> None:
         self.handle(logging.LogRecord(name, level, "", 0, text, (), exc_info))
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from runlab.config.messages import UserError
 from runlab.config.processes import launched_processes
 from runlab.config.resolvers import quoted
+from runlab.config.secrets import as_written
 from runlab.runs.files import atomic_write
 from runlab.runs.record import finished_metrics
 from runlab.sweeps import table, workers
@@ -33,6 +34,7 @@ class Grid(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.cfg, self.configs, self.folder = config, hydra_context.config_loader, Path(config.hydra.sweep.dir)
+        self.params = as_written(config.hydra.sweeper).get("params") or {}
         with read_write(config):  # a sweep may be over `name`, which the folder has in its name: fix it now
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(self.folder)}")
         self.jobs = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)

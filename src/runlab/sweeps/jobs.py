@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from runlab.config.messages import Diverged, Pruned, report_errors
 from runlab.config.processes import in_sweep, launched_processes, rank_zero
-from runlab.config.resolvers import quoted
+from runlab.config.resolvers import as_typed, quoted
 from runlab.runs.files import ENDED, RECORD, atomic_write
 from runlab.runs.record import write_failure
 from runlab.sweeps import results
@@ -78,12 +78,6 @@ def report_failure(status: str, error: Exception, run_dir: Path) -> None:
     """Write into a job's folder why it has no metrics, and print it, if none of its other processes has done so."""
     if message := write_failure(run_dir, status, error):
         print(f"{job_name()}  {status}: {message}", file=sys.stderr, flush=True)
-
-
-def as_typed(overrides: Any) -> list[str]:
-    """Overrides without the values in place of what they refer to."""
-    words: Any = OmegaConf.to_container(overrides, resolve=False)
-    return list(words)
 
 
 def several_devices(cfg: DictConfig) -> bool:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from runlab.config.instantiate import build
 from runlab.config.messages import UserError, one_line, own_place
 from runlab.config.processes import launched_processes
+from runlab.config.secrets import masked_values
 from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import RunState
 from runlab.training.checks import CheckRun
@@ -32,6 +33,8 @@ def build_task(cfg: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     for group, built, kind in (("data", data, LightningDataModule), ("task", task, LightningModule)):
         if not isinstance(built, kind):
             raise UserError(f"{group}._target_={cfg[group].get('_target_')}: not a {kind.__name__}")
+        if "_hparams_initial" in vars(built):  # of save_hyperparameters: what Lightning gives to the loggers
+            vars(built)["_hparams_initial"] = masked_values(built.hparams_initial)
     return data, task
 
 
