@@ -10,7 +10,7 @@ import traceback
 from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from filelock import FileLock, Timeout
@@ -23,6 +23,7 @@ from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
 from runlab.config.secrets import as_written, masked
+from runlab.runs.code import take_finished, write_code
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
 from runlab.runs.run_log import write_traceback
 
@@ -60,8 +61,13 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
 
 
 def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
-    """The metrics of a run that is finished and whose config is `cfg`; None for any other."""
-    if not (run_dir / METRICS).exists() or OmegaConf.to_yaml(read_record(run_dir)) != _record(cfg):
+    """The metrics of a run that is finished and whose config and code are those of `cfg` now; None for any other.
+
+    Where the code alone has changed since, `cfg.rerun` decides, see `take_finished`.
+    """
+    if not (run_dir / METRICS).exists() or not _is_config_of(run_dir, cfg):
+        return None
+    if not take_finished(run_dir, cfg.get("rerun")):
         return None
     metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text())
     best = run_dir / (metrics["best_checkpoint"] or "")
@@ -80,7 +86,8 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
             with atomic_write((run_dir / RECORD).with_stem(name)) as temporary:
                 temporary.write_text(OmegaConf.to_yaml(part))
     with atomic_write(run_dir / RECORD) as temporary:
-        temporary.write_text(_record(cfg))
+        temporary.write_text(OmegaConf.to_yaml(_record(cfg)))
+    write_code(run_dir)
     source, diff, path = _provenance(cfg, data), "provenance.diff", run_dir / "provenance.json"
     content = source
     if path.exists():
@@ -133,9 +140,15 @@ def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     return message
 
 
-def _record(cfg: DictConfig) -> str:
-    cfg = without_unused(cfg)
-    return OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None, "run_dir": "${hydra:runtime.output_dir}"}))
+def _record(cfg: DictConfig) -> DictConfig:
+    """A config as it is recorded: without what only says how the command was typed."""
+    typed = {"resume": None, "rerun": None, "run_dir": "${hydra:runtime.output_dir}"}
+    return cast("DictConfig", OmegaConf.merge(without_unused(cfg), typed))
+
+
+def _is_config_of(run_dir: Path, cfg: DictConfig) -> bool:
+    record, now = OmegaConf.merge({"rerun": None}, read_record(run_dir)), _record(cfg)
+    return OmegaConf.to_container(record, resolve=False) == OmegaConf.to_container(now, resolve=False)
 
 
 def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def read(folder: Path) -> Row:
     try:
         words = yaml.load(overrides.read_bytes(), Loader) if overrides.exists() else []
         row.overrides = dict(_override(str(word)) for word in words or [])
+        row.overrides.pop("rerun", None)  # says nothing about the run itself
         if (folder / METRICS).exists():
             row.metrics = _checked(json.loads((folder / METRICS).read_text()))
             row.status = "finished"

@@ -12,6 +12,7 @@ from filelock import FileLock
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from runlab.config.messages import UserError, user_errors
+from runlab.runs.code import take_finished
 from runlab.runs.files import atomic_write, run_lock
 from runlab.sweeps import results
 from runlab.sweeps.grid import Grid
@@ -74,7 +75,12 @@ class Search(Grid):
                 space[key] = distribution(override)
             else:
                 fixed[str(override.input_line)] = key
-        words = [*fixed, *(f"{key}={drawn_from}" for key, drawn_from in space.items())]
+        if self.cfg.get("rerun"):
+            raise UserError("rerun=true: a search has learnt from its trials; name another hydra.sweep.dir")
+        words = [
+            *(word for word, key in fixed.items() if key != "rerun"),
+            *(f"{key}={drawn_from}" for key, drawn_from in space.items()),
+        ]
         with run_lock(self.folder, resume=True):
             with user_errors(self.storage):
                 study = optuna.create_study(
@@ -84,6 +90,8 @@ class Search(Grid):
                 other = shlex.join(sorted(differing))
                 raise UserError(f"{self.folder}: a search that differs in {other}; name another hydra.sweep.dir")
             study.set_user_attr("overrides", words)
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+                take_finished(self.folder / str(trial.number), self.cfg.get("rerun"))
             done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
             print(f"{self.n_trials} trials, {done} of them done, in {self.folder}", flush=True)
             while batch := self.batch(study, space):
@@ -150,7 +158,11 @@ class Search(Grid):
             with atomic_write(picture := self.folder / "optimization_history.png") as path:
                 pyplot.savefig(path, format="png")
             pyplot.close()
-        kept = [word for word, key in fixed.items() if key != "sweep" and not key.startswith("callbacks.pruning")]
+        kept = [
+            word
+            for word, key in fixed.items()
+            if key not in ("sweep", "rerun") and not key.startswith("callbacks.pruning")
+        ]
         command = shlex.join(["python", "train.py", *kept, *chosen(study.best_trial)])
         self.best = f"history  {picture}\nbest     {self.cfg.monitor} {study.best_value}  {command}\n"
 
