@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from runlab.config.check import check
 from runlab.config.messages import report_errors, user_errors
-from runlab.config.resolvers import without_null_groups
+from runlab.config.resolvers import for_each_choice, without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
 from runlab.runs.files import run_lock
@@ -72,5 +72,5 @@ def main(cfg: DictConfig) -> float | str | None:
 
 if __name__ == "__main__":
     with fast_exit(), report_errors():
-        sys.argv = expand_resume(without_null_groups(sys.argv))
+        sys.argv = for_each_choice(expand_resume(without_null_groups(sys.argv)))
         main()

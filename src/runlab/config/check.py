@@ -12,11 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from runlab.config.messages import UserError
-from runlab.config.resolvers import as_typed
+from runlab.config.resolvers import GROUPS, as_typed
 from runlab.config.secrets import as_written, written_value
 
-# Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
-_GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
 _OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own; null then
 _TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}
 _BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
@@ -27,7 +25,7 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
 
     `UserError` for a value that is not what `rules`, a YAML file, says it must be.
     """
-    for group in _GROUPS:
+    for group in GROUPS:  # `model=x` sets a group to a word where it has no such choice to check
         value = cfg.get(group)
         if not isinstance(value, DictConfig) and not (value is None and group in _OF_A_TASK):
             raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")

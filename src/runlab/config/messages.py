@@ -53,6 +53,7 @@ HINTS = {
     "No module named 'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
     "No module named 'scipy": "needs SciPy to read this data set: pip install scipy",
     "Ambiguous value for argument": "several values: add -m to sweep over them, or write a list as [a,b]",
+    "Could not override 'sweep'": "a file in conf/ cannot name a sweep; type it, as in sweep=seeds",
     "/gloo/": "another rank of this run has ended, see what it said; HYDRA_FULL_ERROR=1 shows where this one was",
     "No module named 'alembic": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
 }

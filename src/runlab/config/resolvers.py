@@ -2,13 +2,19 @@
 
 import hashlib
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import runlab.config.secrets  # noqa: F401  # registers its own oc.env
+
+# The groups of conf/ whose values are set one by one.
+GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
 
 
 def quoted(path: str | Path) -> str:
@@ -42,6 +48,26 @@ def without_null_groups(argv: list[str]) -> list[str]:
     """The command line as Hydra has it: `model=null` is written `~model`. Groups that are null anyway are left out."""
     spelt = {f"{group}=null": f"~{group}" for group in ("data", "model", "optimizer", "scheduler", "logger")}
     return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]
+
+
+def for_each_choice(argv: list[str]) -> list[str]:
+    """The command line of a sweep over choices, `model=mlp,lenet model.dropout=0.2`, as Hydra has it.
+
+    `model.dropout=choice(0.2)` is looked for in each job's own choice, and not also in the default one.
+    """
+    parser = OverridesParser.create()
+
+    def sweeps(word: str) -> bool:
+        with suppress(HydraException):  # which Hydra will answer
+            return bool(parser.parse_override(word).is_sweep_override())
+        return True
+
+    chosen = {word: word.partition("=")[0] for word in argv if re.match(r"\w+=.*[,(]", word)}
+    swept = {group for word, group in chosen.items() if group in (*GROUPS, "experiment") and sweeps(word)}
+    groups = GROUPS if swept & {"task", "experiment"} else swept
+    values = re.compile(rf"\+*({'|'.join(groups)})\.[^=]+=.")
+    alone = {word for word in argv if groups and values.match(word) and not sweeps(word)}
+    return [re.sub("=(.*)", r"=choice(\1)", word, count=1) if word in alone else word for word in argv]
 
 
 def project_path(path: str) -> str:

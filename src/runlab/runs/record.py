@@ -76,6 +76,13 @@ def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
     return metrics
 
 
+def write_overrides(run_dir: Path, overrides: Any) -> None:
+    """Write what a job of a sweep overrides, for the table, unless it stands there already."""
+    if not (path := (run_dir / RECORD).with_stem("overrides")).exists():
+        with atomic_write(path) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(overrides))
+
+
 def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
     """Write the run's config and its provenance. A resumed run adds its own provenance to what stands there."""
     if not rank_zero():

@@ -1,11 +1,13 @@
 """A job of a sweep: it fails alone, and trains on several devices in its own process. Imports no torch."""
 
+import atexit
 import inspect
 import os
 import re
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +16,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from runlab.config.messages import Diverged, Pruned, report_errors
 from runlab.config.processes import in_sweep, launched_processes, rank_zero
 from runlab.config.resolvers import as_typed, quoted
-from runlab.runs.files import ENDED, RECORD, atomic_write
-from runlab.runs.record import write_failure
+from runlab.config.secrets import masked
+from runlab.runs.files import ENDED
+from runlab.runs.record import write_failure, write_overrides
 from runlab.sweeps import results
-from runlab.sweeps.workers import JOBLIB, SIGNALS, busy, exit_with_parent, signal_handler, stoppable
+from runlab.sweeps.workers import JOBLIB, SIGNALS, SUBMITIT, busy, exit_with_parent, signal_handler, stoppable
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -51,15 +54,15 @@ def run_job(train: Train, cfg: DictConfig) -> float | str | None:
     try:
         if rank_zero():
             (run_dir / ENDED).unlink(missing_ok=True)
-            if not (overrides := (run_dir / RECORD).with_stem("overrides")).exists():
-                with atomic_write(overrides) as path:
-                    path.write_text(OmegaConf.to_yaml(hydra.overrides.task))
+            write_overrides(run_dir, hydra.overrides.task)
         if JOBLIB in hydra.launcher._target_:
             reserve_gpu(Path(hydra.sweep.dir))
         metrics = train(cfg)
     except Exception as error:
         status = STATUS.get(type(error), "failed")
         report_failure(status, error, run_dir)
+        if SUBMITIT in hydra.launcher._target_ and status != "pruned":
+            fail_for_the_cluster(error)
         if hydra.mode != RunMode.MULTIRUN:
             sys.exit(1)  # the process that waits for this one hears of it
         return status
@@ -78,6 +81,20 @@ def report_failure(status: str, error: Exception, run_dir: Path) -> None:
     """Write into a job's folder why it has no metrics, and print it, if none of its other processes has done so."""
     if message := write_failure(run_dir, status, error):
         print(f"{job_name()}  {status}: {message}", file=sys.stderr, flush=True)
+
+
+def fail_for_the_cluster(error: Exception) -> None:
+    """Have this process, a job of a cluster, end with status 1, and print the traceback into the job's log.
+
+    It ends when submitit has handed the job's result over: to raise here would keep that from the sweep.
+    """
+    print(masked("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+
+    def leave() -> None:
+        sys.stdout.flush()
+        os._exit(1)
+
+    atexit.register(leave)
 
 
 def several_devices(cfg: DictConfig) -> bool:

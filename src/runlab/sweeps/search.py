@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Override
 
 from runlab.config.messages import UserError, user_errors
 from runlab.runs.code import take_finished
 from runlab.runs.files import atomic_write, run_lock
 from runlab.sweeps import results
 from runlab.sweeps.grid import Grid
+from runlab.sweeps.space import chosen, distribution, each_choice, readable
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -71,10 +72,15 @@ class Search(Grid):
         for override in overrides:  # what is typed comes after `params`, and takes their place
             key = override.get_key_element()  # with the + of an added option
             space.pop(key, None)
-            if override.is_sweep_override():
+            values = list(override.sweep_string_iterator()) if override.is_choice_sweep() else []
+            if len(values) == 1:
+                fixed[f"{key}={values[0]}"] = key
+            elif override.is_sweep_override():
                 space[key] = distribution(override)
             else:
                 fixed[str(override.input_line)] = key
+        for job in each_choice(space):
+            self.config_of([*fixed, *job])  # `UserError` where one choice lacks what is searched or typed
         if self.cfg.get("rerun"):
             raise UserError("rerun=true: a search has learnt from its trials; name another hydra.sweep.dir")
         words = [
@@ -175,34 +181,8 @@ def database(url: str) -> "RDBStorage":
     return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
 
 
-def distribution(override: Override) -> "BaseDistribution":
-    """What an override lets Optuna draw: an interval's numbers, a range's integers, or one of several words."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    value = override.value()
-    with user_errors(str(override.input_line)):
-        if isinstance(value, IntervalSweep):
-            kind = IntDistribution if isinstance(value.start, int) else FloatDistribution
-            return kind(value.start, value.end, log="log" in value.tags)  # type: ignore[arg-type]
-        if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range) and numbers:
-            return IntDistribution(min(numbers), max(numbers), step=abs(numbers.step))
-        return CategoricalDistribution(list(override.sweep_string_iterator()))
-
-
 def wait(run_dir: Path) -> None:
     """Until no process is in this folder: those that joblib or SLURM started for a search outlive its kill."""
     if (path := run_dir / ".lock").exists():
         with FileLock(path):
             pass
-
-
-def readable(value: Any, drawn_from: "BaseDistribution") -> Any:
-    """A float rounded to four significant figures, still in its interval; anything else as it is."""
-    if type(value) is not float:
-        return value
-    return min(max(float(f"{value:.4g}"), drawn_from.low), drawn_from.high)  # type: ignore[attr-defined]
-
-
-def chosen(trial: "FrozenTrial") -> list[str]:
-    """A trial's values as overrides."""
-    return [f"{key}={value}" for key, value in trial.params.items()]
