@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from runlab.config.check import check
 from runlab.config.messages import report_errors, user_errors
+from runlab.config.overruled import say_overruled
 from runlab.config.resolvers import for_each_choice, without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
@@ -25,6 +26,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` describes, write it into `cfg.run_dir`, and return what its `metrics.json` holds."""
     cfg = check(cfg, Path(__file__).parent / "conf/rules.yaml")
     run_dir = Path(cfg.run_dir)
+    say_overruled(cfg)
     if cfg.resume == "auto" and (metrics := record.finished_metrics(run_dir, cfg)):
         print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")
         return metrics
