@@ -69,7 +69,9 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | str | None:
     """Return the monitored metric, which is what a sweep optimizes, or in a sweep how the job ended without one."""
-    return run_job(train, with_record(cfg, HydraConfig.get().overrides.task))
+    with report_errors():
+        cfg = with_record(cfg, HydraConfig.get().overrides.task)
+    return run_job(train, cfg)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def report_errors() -> Iterator[None]:
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and _OURS not in os.environ:
         yield
         return
+    inside = _OURS in os.environ  # of another of these
     os.environ["HYDRA_FULL_ERROR"] = os.environ[_OURS] = "1"  # Hydra hands its errors on, and does not print them
     try:
         yield
@@ -97,8 +98,8 @@ def report_errors() -> Iterator[None]:
         print(masked(one_line(error)), file=sys.stderr)
         sys.exit(1)
     finally:
-        os.environ.pop("HYDRA_FULL_ERROR", None)
-        os.environ.pop(_OURS, None)
+        for name in () if inside else ("HYDRA_FULL_ERROR", _OURS):
+            os.environ.pop(name, None)
 
 
 def one_line(error: BaseException) -> str:
@@ -115,6 +116,8 @@ def one_line(error: BaseException) -> str:
         if isinstance(cause, UserError):
             return str(cause)
         text = one_line(cause) if cause is not error else _first_lines(str(error))
+        if re.search("Error (loading|locating)", text):
+            text += "; a run of before may have an old name: conf/renamed.yaml leads to the new one"
         return f"{where[1]}: {text}" if where else text
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:

@@ -23,18 +23,21 @@ from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
 from runlab.config.secrets import as_written, masked
+from runlab.runs import older
 from runlab.runs.code import take_finished, write_code
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
 from runlab.runs.run_log import write_traceback
 
-RENAMED = Path(__file__).parents[3] / "conf/renamed.yaml"
-
 
 def read_record(run_dir: Path) -> DictConfig:
-    """The config that a run was made with, with the new names of packages that were renamed since.
+    """The config that a run was made with, brought up to date: see `up_to_date`.
 
     `UserError` where it is missing or damaged.
     """
+    return older.up_to_date(_load(run_dir), run_dir / RECORD)
+
+
+def _load(run_dir: Path) -> DictConfig:
     path = run_dir / RECORD
     try:
         config = OmegaConf.load(path)
@@ -42,22 +45,7 @@ def read_record(run_dir: Path) -> DictConfig:
         raise UserError(f"{path}: the run's config is missing or damaged; restore it, or begin a new run") from error
     if not isinstance(config, DictConfig) or "task" not in config:
         raise UserError(f"{path}: no config of a run; restore it, or begin a new run")
-    names = yaml.safe_load(RENAMED.read_text()) if RENAMED.exists() else {}
-    return OmegaConf.create(_renamed(OmegaConf.to_container(config, resolve=False), names))
-
-
-def _renamed(value: Any, names: dict[str, str]) -> Any:
-    """A config with the package of each `_target_` as it is called now."""
-    if isinstance(value, list):
-        return [_renamed(item, names) for item in value]
-    if not isinstance(value, dict):
-        return value
-    value = {key: _renamed(item, names) for key, item in value.items()}
-    package, _, rest = str(value.get("_target_")).partition(".")
-    while package in names:
-        package = names[package]
-        value["_target_"] = f"{package}.{rest}"
-    return value
+    return config
 
 
 def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
@@ -154,8 +142,8 @@ def _record(cfg: DictConfig) -> DictConfig:
 
 
 def _is_config_of(run_dir: Path, cfg: DictConfig) -> bool:
-    record, now = OmegaConf.merge({"rerun": None}, read_record(run_dir)), _record(cfg)
-    return OmegaConf.to_container(record, resolve=False) == OmegaConf.to_container(now, resolve=False)
+    now: Any = OmegaConf.to_container(_record(cfg))
+    return now in (OmegaConf.to_container(read(run_dir)) for read in (_load, read_record))  # the quicker one first
 
 
 def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
