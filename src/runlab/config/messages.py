@@ -92,7 +92,7 @@ def report_errors() -> Iterator[None]:
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
         if not (
-            theirs or _names_a_folder(error) or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)
+            theirs or _is_about_a_path(error) or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)
         ):  # gloo misses another rank
             raise
         print(masked(one_line(error)), file=sys.stderr)
@@ -126,9 +126,11 @@ def one_line(error: BaseException) -> str:
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
             return f"{key}: no such option." + suggest(key, names) + f" To add a new one: +{key}=..."
-    if isinstance(error, OSError) and (error.errno in _DISK or _names_a_folder(error)):
+    if isinstance(error, OSError) and (error.errno in _DISK or _is_about_a_path(error)):
         what = error.filename or "hydra.run.dir"
         return f"{what}: {error.strerror}; mend that, or name another folder; saved work can be resumed with resume="
+    if "embedded null" in str(error):
+        return "a path has a null character in it; name another, without \\0"
     text = _first_lines(str(error)) or type(error).__name__
     for said, hint in HINTS.items():
         if said in text:
@@ -154,15 +156,13 @@ def own_place(error: BaseException) -> str:
     return f" ({type(error).__name__})" + "".join(lines)
 
 
-def _names_a_folder(error: BaseException) -> bool:
-    """Whether an error is about a folder that stands on the command line, as hydra.run.dir."""
-    path = str(getattr(error, "filename", None) or "")
-    folders = [value.strip("'\"") for key, _, value in (a.partition("=") for a in sys.argv) if key.endswith("dir")]
-    return (
-        isinstance(error, OSError)
-        and bool(path)
-        and any(path in folder or folder in path for folder in folders if folder)
-    )
+def _is_about_a_path(error: BaseException) -> bool:
+    """Whether the system or Python refused a path that the command or a config names, and not the user's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    entry = Path(sys.argv[0]).name
+    if any(is_own_code(frame.filename) and Path(frame.filename).name != entry for frame in frames):
+        return False
+    return "embedded null" in str(error) or (isinstance(error, OSError) and bool(error.filename))
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

@@ -48,6 +48,8 @@ def load(path: str | Path) -> dict[str, Any]:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; name a checkpoint that can be read") from error
     except Exception as error:
         raise UserError(f"{path}: damaged, or holds more than tensors and plain values; name another") from error
     if not isinstance(checkpoint, dict) or "metrics" not in checkpoint:
