@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from runlab.config.check import check
@@ -17,7 +16,7 @@ from runlab.config.resolvers import for_each_choice, without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
 from runlab.runs.files import run_lock
-from runlab.runs.resume import expand_resume, with_record
+from runlab.runs.resume import expand_resume
 from runlab.runs.run_log import run_log
 from runlab.sweeps.jobs import run_job
 
@@ -69,8 +68,6 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | str | None:
     """Return the monitored metric, which is what a sweep optimizes, or in a sweep how the job ended without one."""
-    with report_errors():
-        cfg = with_record(cfg, HydraConfig.get().overrides.task)
     return run_job(train, cfg)
 
 

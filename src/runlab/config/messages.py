@@ -83,7 +83,6 @@ def report_errors() -> Iterator[None]:
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and _OURS not in os.environ:
         yield
         return
-    inside = _OURS in os.environ  # of another of these
     os.environ["HYDRA_FULL_ERROR"] = os.environ[_OURS] = "1"  # Hydra hands its errors on, and does not print them
     try:
         yield
@@ -98,8 +97,8 @@ def report_errors() -> Iterator[None]:
         print(masked(one_line(error)), file=sys.stderr)
         sys.exit(1)
     finally:
-        for name in () if inside else ("HYDRA_FULL_ERROR", _OURS):
-            os.environ.pop(name, None)
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        os.environ.pop(_OURS, None)
 
 
 def one_line(error: BaseException) -> str:

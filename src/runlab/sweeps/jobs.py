@@ -24,6 +24,7 @@ from runlab.config.resolvers import as_typed, quoted
 from runlab.config.secrets import masked
 from runlab.runs.files import ENDED
 from runlab.runs.record import write_failure, write_overrides
+from runlab.runs.resume import with_record
 from runlab.sweeps import results
 from runlab.sweeps.workers import JOBLIB, SIGNALS, SUBMITIT, busy, exit_with_parent, signal_handler, stoppable
 
@@ -43,7 +44,9 @@ def run_job(train: Train, cfg: DictConfig) -> float | str | None:
     """
     if not in_sweep():
         with report_errors():  # before Hydra writes a line of its own about it
+            cfg = with_record(cfg, HydraConfig.get().overrides.task)
             return train(cfg).get(cfg.monitor)
+    cfg = with_record(cfg, HydraConfig.get().overrides.task)
     hydra, run_dir = HydraConfig.get(), Path(cfg.run_dir)
     cfg.resume = cfg.resume or "auto"
     if hydra.mode == RunMode.MULTIRUN and several_devices(cfg):
