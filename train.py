@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from runlab.config.check import check
 from runlab.config.messages import report_errors, user_errors
-from runlab.config.resolvers import without_null_groups
+from runlab.config.overruled import say_overruled
+from runlab.config.resolvers import for_each_choice, without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
 from runlab.runs.files import run_lock
-from runlab.runs.resume import expand_resume, with_record
+from runlab.runs.resume import expand_resume
 from runlab.runs.run_log import run_log
 from runlab.sweeps.jobs import run_job
 
@@ -25,6 +25,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` describes, write it into `cfg.run_dir`, and return what its `metrics.json` holds."""
     cfg = check(cfg, Path(__file__).parent / "conf/rules.yaml")
     run_dir = Path(cfg.run_dir)
+    say_overruled(cfg)
     if cfg.resume == "auto" and (metrics := record.finished_metrics(run_dir, cfg)):
         print(f"{os.path.relpath(run_dir)}: this run is finished, nothing is changed")
         return metrics
@@ -68,10 +69,10 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | str | None:
     """Return the monitored metric, which is what a sweep optimizes, or in a sweep how the job ended without one."""
-    return run_job(train, with_record(cfg, HydraConfig.get().overrides.task))
+    return run_job(train, cfg)
 
 
 if __name__ == "__main__":
     with fast_exit(), report_errors():
-        sys.argv = expand_resume(without_null_groups(sys.argv))
+        sys.argv = for_each_choice(expand_resume(without_null_groups(sys.argv)))
         main()

@@ -5,6 +5,7 @@ import warnings
 from typing import Any
 
 from lightning import Callback, Trainer
+from mine import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -27,3 +28,14 @@ class Noisy(Callback):
             library.handle(library.makeRecord("library", level, logging.__file__, 1, text, (), None))
         if self.fails:
             raise RuntimeError("it broke")
+
+
+class Keeper(Teacher):
+    """Keeps its arguments by `save_hyperparameters`, logs one of them and `fails` with it."""
+
+    def __init__(self, lr: float, token: str, fails: bool) -> None:
+        super().__init__(lr)
+        self.save_hyperparameters()
+        log.info("the token is %s", token)
+        if fails:
+            raise ValueError(f"no such token: {token}")

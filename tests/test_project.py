@@ -93,6 +93,7 @@ def test_rename_makes_a_project_that_trains(tmp_path: Path) -> None:
         f"data.root={ROOT}/data",
         "hydra.run.dir=before",
         "resume=auto",
+        "rerun=false",
     )
 
 

@@ -79,8 +79,8 @@ def test_a_sweep_with_every_status(put: Put, monitoring: Any, capsys: pytest.Cap
         "                   unfinished           9             2",
         "",
         "mean ± standard deviation over seed",
-        "val/acc          test/acc         n  optimizer.lr",
-        "0.6250 ± 0.1768  0.3750 ± 0.1768  2  0.1",
+        "val/acc          test/acc         n                   optimizer.lr",
+        "0.6250 ± 0.1768  0.3750 ± 0.1768  2 of 3, incomplete  0.1",
     ]
     compare.main(["sweep"])
     assert capsys.readouterr().out.splitlines() == ["", *printed]
@@ -126,7 +126,7 @@ def test_settings_are_sorted_by_their_means(put: Put, monitoring: Any) -> None:
                 put(",".join(overrides), *overrides, val_acc=score, test_acc=0.5)
     assert table()[-5:] == [
         "mean ± standard deviation over seed and data.fold",
-        "val/acc          test/acc         n  optimizer.lr",
+        "val/acc          test/acc         n                   optimizer.lr",
         "0.7000 ± 0.1155  0.5000 ± 0.0000  4  0.2",
         "0.5000 ± 0.4619  0.5000 ± 0.0000  4  0.1",
         "0.5000 ± 0.0000  0.5000 ± 0.0000  4  0.3",

@@ -102,7 +102,9 @@ class ImageClassifier(LightningModule):
         check_classes(labels, self.num_classes, "labels")
         takes, shape = getattr(self.network, "input_shape", None), tuple(images.shape[1:])
         if takes and shape not in (takes, (prod(takes),)):
-            raise UserError(f"the network takes {takes}, the data has {shape}; see data.channels, data.size or model")
+            differing = {"channels": takes[:1] != shape[:1], "size": takes[1:] != shape[1:]}
+            keys = " and ".join(f"model.{key}, data.{key}" for key, differs in differing.items() if differs)
+            raise UserError(f"the network takes {takes}, the data has {shape}; see {keys}")
 
     def on_train_start(self) -> None:
         missing = check_loaders(self.trainer.train_dataloader, self.num_classes, "labels")

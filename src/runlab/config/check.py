@@ -12,9 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from runlab.config.messages import UserError
+from runlab.config.resolvers import GROUPS, as_typed
+from runlab.config.secrets import as_written, written_value
 
-# Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
-_GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
 _OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own, as it may its data; null then
 _TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}
 _BOUNDS: dict[str, Callable[[Any, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
@@ -25,7 +25,7 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
 
     `UserError` for a value that is not what `rules`, a YAML file, says it must be.
     """
-    for group in _GROUPS:
+    for group in GROUPS:  # `model=x` sets a group to a word where it has no such choice to check
         value = cfg.get(group)
         if not isinstance(value, DictConfig) and not (value is None and group in (*_OF_A_TASK, "data")):
             raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
@@ -35,7 +35,9 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
         if isinstance(value, DictConfig) and "_target_" in value:
             continue  # it is made when the run begins
         if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
-            raise UserError(f"{key}={_shown(value)}: must be {rule}")
+            raise UserError(f"{key}={_shown(written_value(as_written(cfg), key))}: must be {rule}")
+    if OmegaConf.is_interpolation(cfg, "name") and (name := as_written(cfg)["name"]) != cfg.name:
+        raise UserError(f"name={name}: comes from the environment, and folders have it in their names; type it out")
     _check_used(cfg)
     cfg = without_unused(cfg)
     trainer = cfg.trainer
@@ -89,7 +91,7 @@ def _check_used(cfg: DictConfig) -> None:
             raise UserError(
                 f"{group}=null: task {cfg.task.get('_target_')} takes ${{{group}}}; choose one, {group}=..."
             )
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overrides = as_typed(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     for override in overrides:
         group = re.split(r"[.=@]", override.lstrip("+"))[0]
         if group in unused_groups(cfg):

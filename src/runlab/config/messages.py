@@ -14,6 +14,8 @@ from hydra.errors import CompactHydraException, HydraException, InstantiationExc
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from runlab.config.secrets import masked
+
 
 class UserError(CompactHydraException):
     """Something that the user can mend. Its text names the bad value and the way out, in one or two lines."""
@@ -63,6 +65,7 @@ HINTS = {
     "No module named 'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
     "No module named 'scipy": "needs SciPy to read this data set: pip install scipy",
     "Ambiguous value for argument": "several values: add -m to sweep over them, or write a list as [a,b]",
+    "Could not override 'sweep'": "a file in conf/ cannot name a sweep; type it, as in sweep=seeds",
     "/gloo/": "another rank of this run has ended, see what it said; HYDRA_FULL_ERROR=1 shows where this one was",
     "No module named 'alembic": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
 }
@@ -100,9 +103,9 @@ def report_errors() -> Iterator[None]:
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
         theirs |= type(error).__name__ in _LIBRARIES or any(said in str(error) for said in _SAID)
-        if not (theirs or _names_a_folder(error)):
+        if not (theirs or _is_about_a_path(error)):
             raise
-        print(one_line(error), file=sys.stderr)
+        print(masked(one_line(error)), file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -123,6 +126,8 @@ def one_line(error: BaseException) -> str:
         if isinstance(cause, UserError):
             return str(cause)
         text = one_line(cause) if cause is not error else _first_lines(str(error))
+        if re.search("Error (loading|locating)", text):
+            text += "; a run of before may have an old name: conf/renamed.yaml leads to the new one"
         return f"{where[1]}: {text}" if where else text
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
@@ -131,9 +136,11 @@ def one_line(error: BaseException) -> str:
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
             return f"{key}: no such option." + suggest(key, names) + f" To add a new one: +{key}=..."
-    if isinstance(error, OSError) and (error.errno in _DISK or _names_a_folder(error)):
+    if isinstance(error, OSError) and (error.errno in _DISK or _is_about_a_path(error)):
         what = error.filename or "hydra.run.dir"
         return f"{what}: {error.strerror}; mend that, or name another folder; saved work can be resumed with resume="
+    if "embedded null" in str(error):
+        return "a path has a null character in it; name another, without \\0"
     text = _first_lines(str(error)) or type(error).__name__
     for said, hint in HINTS.items():
         if said in text:
@@ -159,15 +166,13 @@ def own_place(error: BaseException) -> str:
     return f" ({type(error).__name__})" + "".join(lines)
 
 
-def _names_a_folder(error: BaseException) -> bool:
-    """Whether an error is about a folder that stands on the command line, as hydra.run.dir."""
-    path = str(getattr(error, "filename", None) or "")
-    folders = [value.strip("'\"") for key, _, value in (a.partition("=") for a in sys.argv) if key.endswith("dir")]
-    return (
-        isinstance(error, OSError)
-        and bool(path)
-        and any(path in folder or folder in path for folder in folders if folder)
-    )
+def _is_about_a_path(error: BaseException) -> bool:
+    """Whether the system or Python refused a path that the command or a config names, and not the user's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    entry = Path(sys.argv[0]).name
+    if any(is_own_code(frame.filename) and Path(frame.filename).name != entry for frame in frames):
+        return False
+    return "embedded null" in str(error) or (isinstance(error, OSError) and bool(error.filename))
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

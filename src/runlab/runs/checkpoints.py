@@ -15,6 +15,7 @@ from torch import nn
 
 from runlab.config.messages import UserError
 from runlab.config.processes import rank_zero
+from runlab.config.secrets import masked_values
 from runlab.runs import weights
 from runlab.runs.files import CHECKPOINTS, LAST, atomic_write
 from runlab.runs.record import read_record
@@ -47,7 +48,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     text = "hold objects, and are left out of checkpoints, which hold tensors and plain values"
                     print(f"save_hyperparameters: {', '.join(left_out)} {text}", file=sys.stderr)
             if group in checkpoint:
-                checkpoint[group] = {name: values[name] for name in values if name not in self.left_out[group]}
+                kept = {name: values[name] for name in values if name not in self.left_out[group]}
+                checkpoint[group] = masked_values(kept)
         if first and (found := _unplain(checkpoint)):
             raise UserError(f"a checkpoint cannot hold {found}; keep it out of on_save_checkpoint and of state_dict")
         buffer = io.BytesIO()
@@ -82,6 +84,8 @@ def load(path: str | Path, state_dict: bool = False) -> dict[str, Any]:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; name another") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; name a checkpoint that can be read") from error
     except Exception as error:
         raise UserError(f"{path}: damaged, or holds more than tensors and plain values; name another") from error
     if state_dict and isinstance(checkpoint, dict) and checkpoint and all(map(torch.is_tensor, checkpoint.values())):

@@ -15,6 +15,7 @@ from runlab.config.messages import UserError
 from runlab.config.processes import rank_zero
 
 RECORD = Path(".hydra/config.yaml")  # the composed config
+CODE = Path(".hydra/code.json")  # the MD5 of each source file
 METRICS = "metrics.json"  # the final metrics of a finished run
 NOT_METRICS = ("epoch", "global_step", "seconds", "best_checkpoint")  # what else it holds
 ENDED = "ended.json"  # why a job of a sweep ended without metrics: status, message, traceback

@@ -9,7 +9,7 @@ import traceback
 from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zipfile import is_zipfile
 
 import yaml
@@ -23,52 +23,55 @@ import runlab.config.resolvers  # noqa: F401  # registers what a recorded config
 from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
+from runlab.config.secrets import as_written, masked
+from runlab.runs import older
+from runlab.runs.code import take_finished, write_code
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, read_json, read_metrics, write_json
 from runlab.runs.run_log import write_traceback
 
-RENAMED = Path(__file__).parents[3] / "conf/renamed.yaml"
-
 
 def read_record(run_dir: Path) -> DictConfig:
-    """The config that a run was made with, with the new names of packages that were renamed since.
+    """The config that a run was made with, brought up to date: see `up_to_date`.
 
     `UserError` where it is missing or damaged.
     """
+    return older.up_to_date(_load(run_dir), run_dir / RECORD)
+
+
+def _load(run_dir: Path) -> DictConfig:
     path = run_dir / RECORD
     try:
         text = path.read_text(encoding="utf-8")
         config = OmegaConf.create(text)
-        if not text.endswith("\n") or {"task", "data", "trainer", "callbacks", "logger"} - set(config):
-            raise ValueError("cut")
+        is_whole = text.endswith("\n") and {"task", "data", "trainer", "callbacks", "logger"} <= set(config)
+        if isinstance(config, DictConfig) and is_whole:
+            return config
+        raise ValueError("it was cut")
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: the run's config is missing or damaged; restore it, or begin a new run") from error
-    names = yaml.safe_load(RENAMED.read_text()) if RENAMED.exists() else {}
-    return OmegaConf.create(_renamed(OmegaConf.to_container(config, resolve=False), names))
-
-
-def _renamed(value: Any, names: dict[str, str]) -> Any:
-    """A config with the package of each `_target_` as it is called now."""
-    if isinstance(value, list):
-        return [_renamed(item, names) for item in value]
-    if not isinstance(value, dict):
-        return value
-    value = {key: _renamed(item, names) for key, item in value.items()}
-    package, _, rest = str(value.get("_target_")).partition(".")
-    while package in names:
-        package = names[package]
-        value["_target_"] = f"{package}.{rest}"
-    return value
 
 
 def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
-    """The metrics of a run that is finished and whose config is `cfg`; None for any other."""
-    if not (run_dir / METRICS).exists() or OmegaConf.to_yaml(read_record(run_dir)) != _record(cfg):
+    """The metrics of a run that is finished and whose config and code are those of `cfg` now; None for any other.
+
+    Where the code alone has changed since, `cfg.rerun` decides, see `take_finished`.
+    """
+    if not (run_dir / METRICS).exists() or not _is_config_of(run_dir, cfg):
+        return None
+    if not take_finished(run_dir, cfg.get("rerun")):
         return None
     metrics = read_metrics(run_dir)
     best = metrics["best_checkpoint"]
     if best and not is_zipfile(run_dir / best):  # as torch saves them
         print(f"{run_dir / best}: the best checkpoint of this finished run is missing or damaged", file=sys.stderr)
     return metrics
+
+
+def write_overrides(run_dir: Path, overrides: Any) -> None:
+    """Write what a job of a sweep overrides, for the table, unless it stands there already."""
+    if not (path := (run_dir / RECORD).with_stem("overrides")).exists():
+        with atomic_write(path) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(overrides))
 
 
 def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
@@ -87,7 +90,8 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
         content = earlier | {"resumed": [*earlier.get("resumed", []), source]}
         diff = f"provenance-{len(content['resumed'])}.diff"
     with atomic_write(run_dir / RECORD) as temporary:
-        temporary.write_text(_record(cfg))
+        temporary.write_text(OmegaConf.to_yaml(_record(cfg)))
+    write_code(run_dir)
     write_json(path, content)
     if source["git_dirty"]:
         with atomic_write(run_dir / diff) as temporary:
@@ -129,7 +133,7 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], tested: dict[str, Any],
 def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     """Write why a job ended without metrics, and return it in a line; "" if another rank has written why before."""
     message = one_line(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {one_line(error)}"
-    lines = "".join(traceback.format_exception(error)).splitlines()
+    message, lines = masked(message), masked("".join(traceback.format_exception(error))).splitlines()
     with suppress(Timeout, OSError), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
         write_traceback(run_dir, error)
         if (run_dir / ENDED).exists():
@@ -139,9 +143,15 @@ def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     return message
 
 
-def _record(cfg: DictConfig) -> str:
-    cfg = without_unused(cfg)
-    return OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None, "run_dir": "${hydra:runtime.output_dir}"}))
+def _record(cfg: DictConfig) -> DictConfig:
+    """A config as it is recorded: without what only says how the command was typed."""
+    typed = {"resume": None, "rerun": None, "run_dir": "${hydra:runtime.output_dir}"}
+    return cast("DictConfig", OmegaConf.merge(without_unused(cfg), typed))
+
+
+def _is_config_of(run_dir: Path, cfg: DictConfig) -> bool:
+    now: Any = OmegaConf.to_container(_record(cfg))
+    return now in (OmegaConf.to_container(read(run_dir)) for read in (_load, read_record))  # the quicker one first
 
 
 def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
@@ -161,7 +171,7 @@ def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),  # the number of threads changes the last bits of a sum
         "command": sys.argv,
-        "seed": cfg.seed,
+        "seed": as_written(cfg)["seed"],
         "data_md5": getattr(data, "checksums", {}),
     }
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from runlab.config.messages import is_own_code
+from runlab.config.messages import UserError, is_own_code
 from runlab.config.processes import in_sweep, rank
+from runlab.config.secrets import masked
 from runlab.runs.files import RUN_LOG
 
 
@@ -23,6 +24,9 @@ class _LogFile(logging.FileHandler):
 
     def write(self, name: str, level: int, text: str, exc_info: Any = None) -> None:
         self.handle(logging.LogRecord(name, level, "", 0, text, (), exc_info))
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -64,7 +68,8 @@ def run_log(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not in_sweep():  # there it is written with the job's status
+        mistake = type(error) is UserError and error.__cause__ is None  # in what was typed: the run has not failed
+        if not in_sweep() and not mistake:  # in a sweep it is written with the job's status
             write_traceback(run_dir, error)
         raise
     finally:

@@ -51,6 +51,7 @@ def read(folder: Path) -> Row:
     try:
         if overrides.exists():
             row.overrides = dict(map(_override, _words(overrides)))
+            row.overrides.pop("rerun", None)  # says nothing about the run itself
         if (folder / METRICS).exists():
             row.metrics, row.status = read_metrics(folder), "finished"
         elif (folder / ENDED).exists():

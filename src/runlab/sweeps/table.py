@@ -49,7 +49,9 @@ def lines(table: Sequence[Row], monitor: str | None, sign: int) -> Iterator[str]
     repeats = [key for key in REPEATS if key in keys]
     others = [key for key in keys if key not in repeats]
     groups: dict[tuple[str, ...], dict[tuple[str, ...], Row]] = {}
+    asked: dict[tuple[str, ...], set[tuple[str, ...]]] = {}  # also what has not finished
     for row in sorted(table, key=lambda row: row.folder):  # of two runs of one setting and seed the later one counts
+        asked.setdefault(_setting(row, others), set()).add(_setting(row, repeats))
         if row.status == "finished":
             groups.setdefault(_setting(row, others), {})[_setting(row, repeats)] = row
     if not repeats or all(len(group) == 1 for group in groups.values()):
@@ -59,7 +61,10 @@ def lines(table: Sequence[Row], monitor: str | None, sign: int) -> Iterator[str]
     for setting, group in groups.items():
         values = [[row.metrics[name] for row in group.values() if name in row.metrics] for name in names]
         rank = place(sum(values[0]) / len(values[0]) if values and values[0] else None, sign)
-        means.append((rank, [*map(_mean, values), str(len(group)), *map(_short, setting)]))
+        count = (
+            str(len(group)) if group.keys() == asked[setting] else f"{len(group)} of {len(asked[setting])}, incomplete"
+        )
+        means.append((rank, [*map(_mean, values), count, *map(_short, setting)]))
     means.sort(key=lambda mean: mean[0])
     yield from aligned([[*names, "n", *others], *(cells for _, cells in means[:SHOWN])], len(means))
 

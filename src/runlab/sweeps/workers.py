@@ -19,6 +19,7 @@ from runlab.config.startup import fast_imports
 
 Job = TypeVar("Job", bound=Callable[..., Any])
 JOBLIB = "joblib"  # stands in the names of its launcher and of that one's module
+SUBMITIT = "submitit"  # the same of the one for clusters
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # What a worker process knows of itself: whether it has a job, and the exit statuses of what it was stopped by.
@@ -43,7 +44,7 @@ def launch_jobs(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> lis
     signal is passed to the workers, no further job begins, and when the workers are done this process exits with 130 or
     143; a signal a second later kills them.
     """
-    if "submitit" in type(launcher).__module__:
+    if SUBMITIT in type(launcher).__module__:
         return launch_slurm_jobs(launcher, jobs, first)
     if JOBLIB not in type(launcher).__module__:
         return [job.return_value for job in launcher.launch(jobs, first)]

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from runlab.config.instantiate import build
 from runlab.config.messages import UserError, one_line, own_place
 from runlab.config.processes import launched_processes
+from runlab.config.secrets import masked_values
 from runlab.data.connector import use_resumable_loaders
 from runlab.training.checkpointing import check_last
 from runlab.training.checks import CheckRun
@@ -40,6 +41,8 @@ def build_task(cfg: DictConfig) -> tuple[LightningDataModule | None, LightningMo
     for group, built, kind in (("data", data, LightningDataModule), ("task", task, LightningModule)):
         if not isinstance(built, kind) and cfg[group] is not None:
             raise UserError(f"{group}._target_={cfg[group].get('_target_')}: not a {kind.__name__}")
+        if "_hparams_initial" in vars(built):  # of save_hyperparameters: what Lightning gives to the loggers
+            vars(built)["_hparams_initial"] = masked_values(built.hparams_initial)
     has_loader = is_overridden("train_dataloader", task)
     if data is None and not has_loader and cfg.fit:
         raise UserError(f"data=null: {type(task).__name__} has no train_dataloader; choose data=..., or give it one")
