@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from runlab.config.messages import is_own_code
+from runlab.config.messages import UserError, is_own_code
 from runlab.config.processes import in_sweep, rank
 from runlab.runs.files import RUN_LOG
 
@@ -64,7 +64,8 @@ def run_log(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not in_sweep():  # there it is written with the job's status
+        mistake = type(error) is UserError and error.__cause__ is None  # in what was typed: the run has not failed
+        if not in_sweep() and not mistake:  # in a sweep it is written with the job's status
             write_traceback(run_dir, error)
         raise
     finally:
