@@ -35,7 +35,7 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
         if isinstance(value, DictConfig) and "_target_" in value:
             continue  # it is made when the run begins
         if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
-            raise UserError(f"{key}={_shown(value)}: must be {rule}")
+            raise UserError(f"{key}={shown(value)}: must be {rule}")
     _check_used(cfg)
     cfg = without_unused(cfg)
     trainer = cfg.trainer
@@ -106,9 +106,9 @@ def _holds(value: Any, rule: list[str]) -> bool:
     if kind in _TYPES:
         pairs = zip(bounds[::2], bounds[1::2], strict=True)
         return type(value) in _TYPES[kind] and isfinite(value) and all(_BOUNDS[b](value, float(x)) for b, x in pairs)
-    return kind == ("list" if isinstance(value, ListConfig) else _shown(value))
+    return kind == ("list" if isinstance(value, ListConfig) else shown(value))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it is typed."""
     return "null" if value is None else str(value).lower() if type(value) is bool else str(value)
