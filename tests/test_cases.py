@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, Cli, Compose
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from test_resume import assert_equal
 
 from runlab.config.messages import UserError
@@ -43,17 +41,6 @@ def contents(run_dir: Path) -> Any:
     ]
     metrics = json.loads((run_dir / "metrics.json").read_text())
     return [[checkpoint[key] for key in keys] for checkpoint in checkpoints], metrics | {"seconds": 0}
-
-
-@pytest.fixture
-def composed(tmp_path: Path) -> Compose:
-    """Compose the config with overrides; the run goes to a temporary folder."""
-
-    def composed(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-            return compose("train", [f"run_dir={tmp_path}/run", *overrides])
-
-    return composed
 
 
 @pytest.fixture

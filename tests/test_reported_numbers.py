@@ -1,6 +1,6 @@
 """A number in metrics.json is what its name says: of the tested checkpoint's epoch, and the same after a resume."""
 
-# ruff: noqa: F811  # the fixture `composed` is imported
+# the fixture `composed` is imported
 
 import json
 import math
@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from mine import Mine
 from test_cases import contents, interrupt
 from test_resume import assert_equal
-from test_resumed_epochs import composed, stop  # noqa: F401  # a fixture
+from test_resumed_epochs import stop
 from torch.utils.data import DataLoader, Subset
 
 from runlab.config.messages import UserError

@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Compose
-from hydra import compose, initialize_config_dir
+from conftest import Compose
 from lightning import Callback, LightningModule, Trainer
-from omegaconf import DictConfig
 from test_cases import contents, interrupt, mine
 from test_resume import assert_equal
 
@@ -19,17 +17,6 @@ from train import train
 
 EARLY = "+callbacks.early={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss, min_delta: 9}"
 SETTING = [*mine(batch_size=64), "scheduler=none", "trainer.limit_train_batches=8", "trainer.limit_val_batches=1"]
-
-
-@pytest.fixture
-def composed(tmp_path: Path) -> Compose:
-    """Compose the config with overrides; the run goes to a temporary folder."""
-
-    def composed(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-            return compose("train", [f"run_dir={tmp_path}/run", *overrides])
-
-    return composed
 
 
 def stop(cfg: Any) -> None:

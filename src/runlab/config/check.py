@@ -35,7 +35,7 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
         if isinstance(value, DictConfig) and "_target_" in value:
             continue  # it is made when the run begins
         if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
-            raise UserError(f"{key}={_shown(written_value(as_written(cfg), key))}: must be {rule}")
+            raise UserError(f"{key}={shown(written_value(as_written(cfg), key))}: must be {rule}")
     if OmegaConf.is_interpolation(cfg, "name") and (name := as_written(cfg)["name"]) != cfg.name:
         raise UserError(f"name={name}: comes from the environment, and folders have it in their names; type it out")
     _check_used(cfg)
@@ -108,9 +108,9 @@ def _holds(value: Any, rule: list[str]) -> bool:
     if kind in _TYPES:
         pairs = zip(bounds[::2], bounds[1::2], strict=True)
         return type(value) in _TYPES[kind] and isfinite(value) and all(_BOUNDS[b](value, float(x)) for b, x in pairs)
-    return kind == ("list" if isinstance(value, ListConfig) else _shown(value))
+    return kind == ("list" if isinstance(value, ListConfig) else shown(value))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it is typed."""
     return "null" if value is None else str(value).lower() if type(value) is bool else str(value)

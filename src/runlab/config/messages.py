@@ -175,9 +175,10 @@ def _is_about_a_path(error: BaseException) -> bool:
     return "embedded null" in str(error) or (isinstance(error, OSError) and bool(error.filename))
 
 
-def suggest(word: str, choices: Iterable[str]) -> str:
+def suggest(word: str, choices: Iterable[str], unlisted: Iterable[str] = ()) -> str:
+    """The choice nearest to a word, and all choices but those that are `unlisted`, as sentences behind a message."""
     names = [str(choice) for choice in choices]
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(word, [*names, *unlisted], n=1)
     return (f" Did you mean {close[0]}?" if close else "") + f" Choices: {', '.join(names)}."
 
 

@@ -12,7 +12,7 @@ SIGKILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows ends a proc
 
 def rank_zero() -> bool:
     """Whether this process is the first of a run on several devices, or the only one."""
-    return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return rank() == 0
 
 
 def rank() -> int:

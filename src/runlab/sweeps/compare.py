@@ -1,7 +1,6 @@
 """`python -m runlab.results runs/...`: the results of a folder's runs, chosen, sorted and written as is asked."""
 
 import csv
-import difflib
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from runlab.config.arguments import Arguments
-from runlab.config.messages import UserError
+from runlab.config.check import shown
+from runlab.config.messages import UserError, suggest
 from runlab.runs.files import RECORD, atomic_write
 from runlab.sweeps.results import Row, keys_of, read_config, rows
 from runlab.sweeps.table import aligned, lines, records
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         table.sort(key=lambda row: cell(row, options.sort) is None)  # these come last in any case
     if not table:
         raise UserError(f"--where {' --where '.join(options.where)}: there is no such run")
-    cells = [columns, *([shown(cell(row, key)) for key in columns] for row in table)]
+    cells = [columns, *([text_of(cell(row, key)) for key in columns] for row in table)]
     found = cells if columns else records(options.folder, table)
     if options.csv == "-":
         csv.writer(sys.stdout, lineterminator="\n").writerows(found)
@@ -70,9 +70,8 @@ def check(table: Sequence[Row], key: str) -> None:
     """`UserError` with the nearest name for one that no run has."""
     if all(cell(row, key) is None for row in table):
         names = [*keys_of(row.overrides for row in table), *keys_of(row.metrics for row in table), "status", "folder"]
-        close = difflib.get_close_matches(key, [*names, *leaves(config_of(table[0].folder))], n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise UserError(f"{key}: no run has such a value.{hint} Choices: {', '.join(names)}, or a key of the config.")
+        hint = suggest(key, [*names, "or a key of the config"], unlisted=leaves(config_of(table[0].folder)))
+        raise UserError(f"{key}: no run has such a value.{hint}")
 
 
 def leaves(config: Any, key: str = "") -> list[str]:
@@ -90,7 +89,7 @@ def number(value: Any) -> float | None:
 
 
 def same(value: Any, text: str) -> bool:
-    return shown(value) == text or (number(value) is not None and number(value) == number(text))
+    return text_of(value) == text or (number(value) is not None and number(value) == number(text))
 
 
 def order(value: Any) -> tuple[bool, float, str]:
@@ -98,6 +97,6 @@ def order(value: Any) -> tuple[bool, float, str]:
     return number(value) is None, number(value) or 0.0, str(value)
 
 
-def shown(value: Any) -> str:
-    """A value as it is typed."""
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def text_of(value: Any) -> str:
+    """A value as it is typed; "" for one that a run has not."""
+    return "" if value is None else shown(value)
