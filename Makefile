@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak schemas
+.PHONY: help setup train test test-all lint format notebook tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak golden update schemas
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -40,9 +40,15 @@ format: $(READY)  ## format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
+notebook: $(READY)  ## open the introduction in JupyterLab; it needs no network
+	@$(BIN)/jupyter lab notebooks/introduction.ipynb $(ARGS)
+
 # It keeps each event file open, of which a shell allows 1,024 at first.
 tensorboard: $(READY)  ## start the dashboard over all runs, and print its address
 	@ulimit -n $$(ulimit -Hn); $(BIN)/tensorboard --logdir runs --samples_per_plugin images=0 $(ARGS)
+
+golden: $(READY)  ## measure tests/golden/ anew, after a change that is meant to change numbers or configs
+	@RENEW_GOLDEN=1 $(BIN)/pytest tests/test_golden.py $(ARGS)
 
 lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --upgrade \
@@ -63,8 +69,8 @@ dashboard-picture: $(READY)  ## train, and take README's pictures of the dashboa
 reproduce: $(READY)  ## train a run again from its record and compare: make reproduce RUN=runs/...
 	@PYTHONPATH=. $(BIN)/python benchmarks/reproduce.py $(RUN)
 
-soak: $(READY)  ## kill a run twenty times and compare (seven minutes)
-	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py
+soak: $(READY)  ## kill runs of six tasks 100 times and compare (ten minutes; ARGS=30 for 30 kills)
+	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py $(ARGS)
 
 schemas: $(READY)  ## write schemas/*.json anew, by which editors check and complete conf/
 	@$(BIN)/python schemas/make.py
@@ -77,5 +83,8 @@ rename:  ## make the template yours: make rename NAME=my_project
 	mv src/$(PACKAGE) src/$(NAME)
 	perl -pi -e 's/^\{\}$$//' conf/renamed.yaml && echo "$(PACKAGE): $(NAME)" >> conf/renamed.yaml
 	grep -rlIw $(PACKAGE) . --exclude-dir=.git --exclude-dir=.venv --exclude-dir=runs | xargs perl -pi -e \
-		's{\b$(PACKAGE)(?=[./][a-z_])|(?<=src/)$(PACKAGE)\b|(?<=from )$(PACKAGE)\b|(?<=^name = ")$(PACKAGE)\b|(?<=^# )$(PACKAGE)\b|(?<=^PACKAGE := )$(PACKAGE)\b}{$(NAME)}g'
+		's{\b$(PACKAGE)(?=[./][a-z_])|(?<=src/)$(PACKAGE)\b|(?<=from )$(PACKAGE)\b|(?<=^name = ")$(PACKAGE)\b|(?<=^# )$(PACKAGE)\b|(?<=^title: )$(PACKAGE)\b|(?<=^PACKAGE := )$(PACKAGE)\b}{$(NAME)}g'
 	rm -rf src/*.egg-info .venv/ready
+
+update:  ## merge what the template has changed since: make update FROM=<a clone of it, or its address>
+	@.template/update "$(FROM)"

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from runlab.config.check import check
 from runlab.config.help import group_help
 from runlab.config.messages import report_errors, user_errors
-from runlab.config.resolvers import path_as_typed, without_null_groups
+from runlab.config.overruled import say_overruled
+from runlab.config.resolvers import for_each_choice, path_as_typed, without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
 from runlab.runs.files import run_lock
-from runlab.runs.resume import expand_resume, with_record
+from runlab.runs.resume import expand_resume
+from runlab.runs.run_log import run_log
 from runlab.sweeps.jobs import run_job
 
 CONF = Path(__file__).parent / "conf"
@@ -25,12 +26,13 @@ OPTIONS = ("runlab.training.options", "digits.options")  # what the values in co
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` describes, write it into `cfg.run_dir`, and return what its `metrics.json` holds."""
-    cfg = check(cfg, *OPTIONS)
+    composed, cfg = cfg, check(cfg, *OPTIONS)
     run_dir = Path(cfg.run_dir)
+    say_overruled(composed)
     if cfg.resume == "auto" and (metrics := record.finished_metrics(run_dir, cfg)):
         print(f"{path_as_typed(run_dir)}: this run is finished, nothing is changed")
         return metrics
-    with run_lock(run_dir, resume=cfg.fit and cfg.resume == "auto"):
+    with run_lock(run_dir, resume=cfg.fit and cfg.resume == "auto"), run_log(run_dir):
         return fit_and_test(cfg, run_dir)
 
 
@@ -42,16 +44,17 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 
         from runlab.runs import checkpoints
         from runlab.tracking import log, loggers
-        from runlab.training import build, checkpointing, progress
+        from runlab.training import build, checkpointing, logged_values, progress
     progress.filter_warnings()
     with loggers.closing_loggers() as built:
         with user_errors():
             lightning.seed_everything(cfg.seed, workers=True, verbose=False)
             data, task = build.build_task(cfg)
             last = checkpoints.to_resume_from(run_dir, cfg) if cfg.fit else None
-            checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path)
+            strict = cfg.get("ckpt_strict", True)  # older records lack it
+            checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path, strict=strict)
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
-            trainer = build.build_trainer(cfg, built)
+            trainer = build.build_trainer(cfg, built, task)
             record.write_record(run_dir, cfg, data)
             log.log_config(trainer, cfg)
 
@@ -59,21 +62,21 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         if cfg.fit:
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
             ckpt_path = checkpointing.best_path(trainer, cfg.monitor)
-            checkpoint = checkpoints.restore(task, ckpt_path, scores=trainer.callback_metrics)
+            checkpoint = checkpoints.restore(task, ckpt_path, scores=logged_values.epoch_metrics(trainer))
             end = {"epoch": trainer.fit_loop.epoch_progress.current.ready, "global_step": trainer.global_step}
-        scores = checkpoint["metrics"] | checkpointing.test(trainer, task, data, ckpt_path)
+        tested = checkpointing.test(trainer, task, data, ckpt_path)
         end |= {"seconds": round(time.perf_counter() - start, 3), "best_checkpoint": ckpt_path}
-        return record.write_metrics(run_dir, scores, end)
+        return record.write_metrics(run_dir, checkpoint["metrics"], tested, end)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | str | None:
     """Return the monitored metric, which is what a sweep optimizes, or in a sweep how the job ended without one."""
-    return run_job(train, with_record(cfg, HydraConfig.get().overrides.task))
+    return run_job(train, cfg)
 
 
 if __name__ == "__main__":
     with fast_exit(), report_errors():
         if not group_help(sys.argv, CONF, *OPTIONS):
-            sys.argv = expand_resume(without_null_groups(sys.argv))
+            sys.argv = for_each_choice(expand_resume(without_null_groups(sys.argv)))
             main()

@@ -12,8 +12,8 @@ import hydra
 
 import digits.options  # noqa: F401
 import runlab.training.options  # noqa: F401
-from runlab.config.check import GROUPS
 from runlab.config.options import Options, Page
+from runlab.config.resolvers import GROUPS
 from runlab.config.validate import models
 
 FOLDER = Path(__file__).parent
@@ -84,7 +84,7 @@ KEPT = {"type", "enum", "const", "pattern", "minimum", "maximum", "exclusiveMini
 
 def defaults(group: str) -> Schema:
     """Hydra's list of defaults in a file of a group: what else is composed."""
-    own = ["_self_", *choices(CONF / group)] if group else ["_self_"]
+    own = ["_self_", *choices(CONF / group, "**/*.yaml")] if group else ["_self_"]
     kinds: list[Schema] = [{"enum": own}, {"$ref": "defaults.json"}]
     return {"type": "array", "description": "What else is composed.", "items": {"anyOf": kinds}}
 
@@ -107,8 +107,8 @@ def composed() -> Schema:
 WORDS = ("", "/", "override ", "override /", "optional ")
 
 
-def choices(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def choices(folder: Path, pattern: str = "*.yaml") -> list[str]:
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob(pattern))
 
 
 def text(schema: Schema) -> str:

@@ -87,11 +87,11 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Compose:
-    """Compose the config with overrides; the run goes to a temporary folder, the data come from the project."""
+    """Compose the config with overrides; the run goes to a temporary folder."""
 
     def composed(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-            return compose("train", [f"run_dir={tmp_path}/run", f"data.root={ROOT}/data", *overrides])
+            return compose("train", [f"run_dir={tmp_path}/run", *overrides])
 
     return composed
 

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, Cli, Compose
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from test_resume import assert_equal
 
 from runlab.config.messages import UserError
@@ -43,17 +41,6 @@ def contents(run_dir: Path) -> Any:
     ]
     metrics = json.loads((run_dir / "metrics.json").read_text())
     return [[checkpoint[key] for key in keys] for checkpoint in checkpoints], metrics | {"seconds": 0}
-
-
-@pytest.fixture
-def composed(tmp_path: Path) -> Compose:
-    """Compose the config with overrides; the run goes to a temporary folder."""
-
-    def composed(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-            return compose("train", [f"run_dir={tmp_path}/run", *overrides])
-
-    return composed
 
 
 @pytest.fixture
@@ -153,14 +140,6 @@ def test_averaged_weights_are_resumed_equal_and_are_the_tested_ones(resumes_equa
 def test_what_a_module_does_after_a_batch_is_resumed_equal(resumes_equal: Any) -> None:
     task = ["~task", "+task={_target_: mine.Teacher, lr: 0.01}", "monitor=val_loss", "mode=min"]
     resumes_equal([*mine(), *task], 25)
-
-
-def test_stochastic_weight_averaging_is_refused_on_a_resume(composed: Compose) -> None:
-    swa = "+callbacks.swa={_target_: lightning.pytorch.callbacks.StochasticWeightAveraging, swa_lrs: 0.01}"
-    with pytest.raises(SystemExit):
-        train(composed(*mine(), "scheduler=none", swa, interrupt(13)))
-    with pytest.raises(UserError, match="a run with StochasticWeightAveraging cannot be resumed equal"):
-        train(composed(*mine(), "scheduler=none", swa, "resume=auto"))
 
 
 # Case 5: a callback's state does not overrule what is typed.

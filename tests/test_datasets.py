@@ -579,7 +579,7 @@ def test_targets_are_seen_where_they_can_be() -> None:
 def test_images_that_do_not_fit_the_network_are_said(mine: Any, model: str) -> None:
     cfg = mine(f"model={model}", channels=3, side=32)
     with pytest.raises(
-        UserError, match=r"the network takes \(3, 28, 28\), the data has \(3, 32, 32\); see data.channels"
+        UserError, match=r"the network takes \(3, 28, 28\), the data has \(3, 32, 32\); see model.size, data.size"
     ):
         train(cfg)
     cfg = mine(f"model={model}", channels=3, side=32)

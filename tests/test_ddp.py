@@ -50,7 +50,7 @@ def test_two_devices_are_one_run(cli: Cli, composed: Compose, tmp_path: Path) ->
     assert metrics["global_step"] == 215  # 55,000 / (2 devices * 128), as on one device with batches of 256
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
     assert {path.name.partition(".")[0] for path in run_dir.iterdir()} >= {"events", "metrics", "checkpoints"}
-    assert not list(run_dir.glob("*.log"))
+    assert {path.name: path.read_text() for path in run_dir.glob("*.log")} == {"run.log": ""}
 
     events = EventAccumulator(str(run_dir), size_guidance={"images": 0, "tensors": 0, "scalars": 0}).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [49, 99, 149, 199]

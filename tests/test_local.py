@@ -60,11 +60,11 @@ def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, 
     table = lines.index("val/acc  test/acc  status  seconds  optimizer.lr")
     diverged = "train/loss is nan at optimizer step 50; lower optimizer.lr?"
     assert sorted(lines[table + 1 : table + 3]) == sorted(scores.values())
-    assert lines[table + 3 : -2] == [
+    assert lines[table + 3 : -3] == [
         f"  diverged  1e+38  {diverged}",
         "  failed  -1  optimizer.lr=-1: must be number > 0",
     ]
-    assert lines[-1] == f"results  {sweep}/results.csv"
+    assert lines[-2:] == [f"results  {sweep}/results.csv", f"picture  {sweep}/results.png"]
     assert sorted(re.sub(r".*  ", "", line) for line in err.splitlines()[:2]) == [
         f"diverged: {diverged}",
         "failed: optimizer.lr=-1: must be number > 0",
@@ -72,6 +72,9 @@ def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, 
     assert err.splitlines()[2:] == ["2 of this sweep's jobs: diverged, failed, see above"]
     with (sweep / "results.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["finished", "finished", "diverged", "failed"]
+
+    logs = {lr: (folder_of(sweep, f"optimizer.lr={lr}") / "run.log").read_text() for lr in ("0.04", "-1", "1e+38")}
+    assert [text.count("Traceback") for text in logs.values()] == [0, 1, 1]
 
     assert torch.get_num_threads() == 1
     train(composed("optimizer.lr=0.01", *setting))
@@ -140,7 +143,7 @@ def test_an_interrupted_sweep_saves_leaves_nobody_and_goes_on(tmp_path: Path) ->
             out, err = process.communicate(timeout=60)
         assert process.returncode == status, err
         assert (err.count("stopped at epoch"), "Traceback" in err) == (2, False), err
-        assert out.count("unfinished") == 2, out
+        assert out.count("unfinished") == 4, out  # also what has not begun
         until(gone, process.pid)
         now = steps(sweep)
         assert all(ours > theirs for ours, theirs in zip(now, before, strict=True))  # and so no third job has begun

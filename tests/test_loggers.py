@@ -67,8 +67,8 @@ def pixels(path: Path) -> np.ndarray:
         return np.array(image)
 
 
-def rows(run_dir: Path, version: str = "version_0") -> list[dict[str, str]]:
-    with (run_dir / "csv" / version / "metrics.csv").open(newline="") as file:
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "csv/version_0/metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -159,7 +159,7 @@ def test_every_logger_is_tried_here() -> None:
 def test_none(composed: Compose, tmp_path: Path) -> None:
     train(composed("trainer=debug", "logger=none"))
     names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(("provenance", "."))}
-    assert names == {"checkpoints", "confusion_matrix.csv", "confusion_matrix.png", "metrics.json"}
+    assert names == {"checkpoints", "confusion_matrix.csv", "confusion_matrix.png", "metrics.json", "run.log"}
 
 
 @pytest.fixture
@@ -198,13 +198,15 @@ def test_several_at_once(composed: Compose, tmp_path: Path, drawn: dict[str, np.
     check_wandb(run_dir, metrics, drawn)
 
 
-def test_a_resumed_run_keeps_its_rows(composed: Compose, tmp_path: Path) -> None:
+def test_a_resumed_run_adds_to_its_rows(composed: Compose, tmp_path: Path) -> None:
     train(composed("trainer=debug", "logger=csv"))
     before = rows(tmp_path / "run")
+    hparams = (tmp_path / "run/csv/version_0/hparams.yaml").read_text()
     train(composed("trainer=debug", "trainer.max_epochs=2", "resume=auto", "logger=csv"))
-    assert rows(tmp_path / "run") == before
-    after = rows(tmp_path / "run", "version_1")
-    steps = {name: [int(row["step"]) for row in after if row[name]] for name in after[0]}
+    after = rows(tmp_path / "run")
+    assert [{name: row[name] for name in before[0]} for row in after[: len(before)]] == before
+    assert (tmp_path / "run/csv/version_0/hparams.yaml").read_text() == hparams
+    steps = {name: [int(row["step"]) for row in after[len(before) :] if row[name]] for name in after[0]}
     assert steps["train/loss"] == steps["train/lr"] == [3, 4, 5]
     assert steps["val/acc"] == steps["test/acc"] == [6]
 

@@ -1,4 +1,4 @@
-"""The notebook: committed without outputs, it runs on a fresh run and shows that run's numbers."""
+"""The notebook that explores a run: committed without outputs, it runs on a fresh run and shows that run's numbers."""
 
 import ast
 import json

@@ -2,18 +2,20 @@
 
 import inspect
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from conftest import Compose, status_of
 from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 import digits.options
 import runlab.training.options  # noqa: F401
 from runlab.config.check import check
 from runlab.config.messages import UserError
 from runlab.config.options import Options
-from runlab.config.signatures import wrong_arguments
+from runlab.config.signatures import refuse, wrong_arguments
 from runlab.config.validate import models
 from runlab.training.build import build_task
 from runlab.training.schedulers import OF_LIGHTNING
@@ -53,9 +55,9 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, capfd: pytest.Capture
         "seed=-1",
         "fit=false",
         "data.size=2.5",
-        "data.folds=5",
+        "data.fold=null",
         "optimizer.lr=x",
-        "optimizer.momentun",
+        "optimizer.momentun=0.5",
     ]
 
 
@@ -99,7 +101,7 @@ class Net:
         ({"width": 3, "kind": "b", "dropout": 1, "other": object()}, []),
         ({"width": 3, "kind": "a", "dropout": None}, []),
         ({"widht": 3, "kind": "a"}, [
-            "model.widht: no such argument of light.Net. Did you mean width? Choices: width, kind, dropout, other.",
+            "model.widht=3: no such argument of light.Net. Did you mean width? Choices: width, kind, dropout, other.",
             "model.width: missing, light.Net needs it; add +model.width=...",
         ]),
         ({"width": 3.5, "kind": "c"}, [
@@ -121,7 +123,11 @@ def test_a_target_without_a_model_is_checked_against_its_signature(
     (tmp_path / "light.py").write_text(LIGHT)
     (tmp_path / "heavy.py").write_text(f"import absent\n{LIGHT}")
     for name, light, expected in (("light", True, said), ("heavy", True, []), ("light", False, said)):
-        lines = wrong_arguments("model", {"_target_": f"{name}.Net", **given}, set(), light)
+        part = {"_target_": f"{name}.Net", **given}
+        wrong = dict(wrong_arguments("model", part, set(), light))
+        with pytest.raises(UserError) if expected else nullcontext() as error:
+            refuse(OmegaConf.create({"model": part}, flags={"allow_objects": True}), wrong)
+        lines = str(error.value).splitlines() if error else []
         assert [line.partition(". Did")[0] for line in lines] == [line.partition(". Did")[0] for line in expected]
     assert "heavy" not in sys.modules
 
@@ -133,9 +139,9 @@ def test_a_heavy_target_is_checked_when_it_is_built(composed: Compose, monkeypat
     lines = str(error.value).splitlines()
     assert [line.partition(" Choices")[0] for line in lines] == [
         "optimizer.momentum=x: torch.optim.RMSprop takes float",
-        "optimizer.nesterov: no such argument of torch.optim.RMSprop.",
-        "optimizer.fused: no such argument of torch.optim.RMSprop.",
-        "optimizer.alhpa: no such argument of torch.optim.RMSprop. Did you mean alpha?",
+        "optimizer.nesterov=false: no such argument of torch.optim.RMSprop.",
+        "optimizer.fused=true: no such argument of torch.optim.RMSprop.",
+        "optimizer.alhpa=0.9: no such argument of torch.optim.RMSprop. Did you mean alpha?",
     ]
     monkeypatch.setattr("runlab.config.signatures._is_light", lambda _: False)
     check(cfg)  # as where torch is not imported

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from runlab.sweeps import results
+from runlab.sweeps import compare, results
 from runlab.sweeps import table as results_table
 
 Put = Callable[..., Path]
@@ -79,10 +79,10 @@ def test_a_sweep_with_every_status(put: Put, monitoring: Any, capsys: pytest.Cap
         "                   unfinished           9             2",
         "",
         "mean ± standard deviation over seed",
-        "val/acc          test/acc         n  optimizer.lr",
-        "0.6250 ± 0.1768  0.3750 ± 0.1768  2  0.1",
+        "val/acc          test/acc         n                   optimizer.lr",
+        "0.6250 ± 0.1768  0.3750 ± 0.1768  2 of 3, incomplete  0.1",
     ]
-    results_table.main(["sweep"])
+    compare.main(["sweep"])
     assert capsys.readouterr().out.splitlines() == ["", *printed]
     header = ["optimizer.lr", "seed", "logger", "val/acc", "test/acc", "status", "seconds", "folder", "message"]
     assert in_csv() == [
@@ -126,7 +126,7 @@ def test_settings_are_sorted_by_their_means(put: Put, monitoring: Any) -> None:
                 put(",".join(overrides), *overrides, val_acc=score, test_acc=0.5)
     assert table()[-5:] == [
         "mean ± standard deviation over seed and data.fold",
-        "val/acc          test/acc         n  optimizer.lr",
+        "val/acc          test/acc         n                   optimizer.lr",
         "0.7000 ± 0.1155  0.5000 ± 0.0000  4  0.2",
         "0.5000 ± 0.4619  0.5000 ± 0.0000  4  0.1",
         "0.5000 ± 0.0000  0.5000 ± 0.0000  4  0.3",
@@ -232,12 +232,15 @@ def test_more_settings_than_are_shown(put: Put, monitoring: Any) -> None:
 def test_a_damaged_file_does_not_hide_the_others(put: Put, monitoring: Any) -> None:
     monitoring("val/acc", "max")
     (put("a", "seed=0", val_acc=0.9, test_acc=0.5) / "metrics.json").write_text("{")
-    (put("b", val_acc=0.5, test_acc=0.5) / ".hydra/overrides.yaml").write_text("")
+    (put("b", val_acc=0.7, test_acc=0.5) / ".hydra/overrides.yaml").write_text("")
+    put("c", "seed=1", val_acc=0.5, test_acc=0.5)
     assert table() == [
-        "val/acc  test/acc  status      seconds  seed",
-        "0.5000   0.5000    finished    1.2",
-        "                   unfinished           0     a damaged file: Expecting property name enclosed in double "
-        "quotes: line 1 column 2 (char 1)",
+        "val/acc  test/acc  status    seconds  seed",
+        "0.5000   0.5000    finished  1.2      1",
+        "                   damaged            0     metrics.json: damaged; restore it, or remove it and resume the"
+        " run, which is then tested again",
+        "                   damaged                  .hydra/overrides.yaml: damaged; restore it, or run the job anew in"
+        " another folder",
     ]
 
 
@@ -249,10 +252,10 @@ def test_the_command_prints_the_same_and_its_errors_in_a_line(put: Put, monitori
     expected = "\n".join(["", *table(), ""])
     for arguments, status, out, err in (
         (["sweep"], 0, expected, ""),
-        ([], 1, "", "no folder: name one folder of runs, as in runs/default\n"),
-        (["missing"], 1, "", "missing: name one folder of runs, as in runs/default\n"),
-        (["sweep", "sweep"], 1, "", "sweep sweep: name one folder of runs, as in runs/default\n"),
-        (["empty"], 1, "", "empty: holds no run\n"),
+        ([], 1, "", "the following arguments are required: folder; --help shows how\n"),
+        (["missing"], 1, "", "missing: holds no run; name a folder of runs, as in runs/default\n"),
+        (["sweep", "sweep"], 1, "", "unrecognized arguments: sweep; --help shows how\n"),
+        (["empty"], 1, "", "empty: holds no run; name a folder of runs, as in runs/default\n"),
     ):
         command = [sys.executable, "-m", "runlab.results", *arguments]
         path = {"PYTHONPATH": f"{ROOT}/src", "PYTHONUTF8": "1"}

@@ -27,7 +27,7 @@ def is_valid(content: Any, schema: str) -> bool:
 
 def named(path: Path) -> str:
     """The schema that a config names in its first line, or in the second after what Hydra reads."""
-    found = re.match(r"(?:# @package _global_\n)?# yaml-language-server: \$schema=(\S+)\n", path.read_text())
+    found = re.match(r"(?:# @package \w+\n)?# yaml-language-server: \$schema=(\S+)\n", path.read_text())
     assert found, path
     schema = Path(os.path.normpath(path.parent / found[1]))
     assert schema.parent == ROOT / "schemas"

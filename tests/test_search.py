@@ -25,7 +25,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
-from runlab.sweeps import search
+from runlab.sweeps import search, space
 
 COMPLETE, FAIL, PRUNED, RUNNING = TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING
 QUICK = ["trainer.max_epochs=3", "trainer.limit_train_batches=5", "trainer.limit_test_batches=1", "logger=none"]
@@ -267,7 +267,7 @@ def test_what_is_wrong_is_answered_in_a_line(
     ],
 )
 def test_the_values_are_given_in_hydras_words(word: str, expected: BaseDistribution) -> None:
-    assert search.distribution(OverridesParser.create().parse_override(word)) == expected
+    assert space.distribution(OverridesParser.create().parse_override(word)) == expected
 
 
 def test_a_sweeper_is_registered_once() -> None:

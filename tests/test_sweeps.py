@@ -98,8 +98,8 @@ def test_a_stopped_sweep_goes_on(quick_cli: Cli, composed: Compose, tmp_path: Pa
     assert stopped.stderr.startswith(
         "stopped at epoch 1, optimizer step 7; resume with: the same command and hydra.sweep"
     )
-    statuses = [line.split() for line in stopped.stdout.splitlines()[-4:-2]]
-    assert [words["finished" in words and 2] for words in statuses] == ["finished", "unfinished"]
+    statuses = [line.split() for line in stopped.stdout.splitlines()[-5:-2]]
+    assert [words["finished" in words and 2] for words in statuses] == ["finished", "unfinished", "unfinished"]
     first = (job(sweep, "seed=0") / "metrics.json").read_bytes()
 
     again = quick_cli(*command)
@@ -116,7 +116,7 @@ def test_a_job_at_a_time_is_stopped_as_by_the_default_launcher(quick_cli: Cli, t
     one = ["hydra/launcher=local", "hydra.launcher.n_jobs=1"]
     stopped = quick_cli("-m", "seed=0,1", *one, fault("SIGTERM", step=2), *SHORT)
     assert stopped.returncode == 143
-    [begun] = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
+    [begun] = [path.parents[1] for path in (tmp_path / "sweep").glob("*/.hydra/config.yaml")]
     assert "seed=0" in begun.name.split(",")
     assert stopped.stdout.splitlines()[-3].startswith("unfinished")
 

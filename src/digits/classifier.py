@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import numpy as np
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,12 +36,17 @@ class ImageClassifier(LightningModule):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None,
         num_classes: int,
+        compile: bool,  # torch.compile, once a Trainer has the module
     ) -> None:
         super().__init__()
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
-        self.num_classes = num_classes
+        self.num_classes, self.compiles = num_classes, compile
         # Each loader's counts (num_classes, num_classes) int64, rows = true class, columns = predicted; until the next.
         self.counts: Any = nn.ModuleDict({"val": nn.ModuleList(), "test": nn.ModuleList()})
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        if self.compiles:
+            self.network.compile()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -61,9 +67,19 @@ class ImageClassifier(LightningModule):
         """Logits `(B, num_classes)`, for the callbacks."""
         return self._evaluate(batch, batch_idx, dataloader_idx, "test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Class probabilities `(B, num_classes)` float32."""
-        return self(inputs_and_targets(batch)[0]).softmax(dim=1)
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:  # noqa: ARG002
+        """Class probabilities `(B, num_classes)` float32; the batch may also be images alone."""
+        return self(batch if isinstance(batch, Tensor) else inputs_and_targets(batch)[0]).softmax(dim=1)
+
+    def output_columns(self, outputs: Tensor, batch: Any, data: Any) -> dict[str, Any]:
+        """For predict.py: the predicted class, the true one where the batch has it, the probability of each class."""
+        if (names := getattr(data, "class_names", None)) == []:  # not known until the data set has been read
+            data.prepare_data()
+            data.setup("predict")
+        names = np.array(data.class_names if names is not None else range(self.num_classes), dtype=str)
+        true = {} if isinstance(batch, Tensor) else {"true": names[inputs_and_targets(batch)[1].cpu()]}
+        columns = [f"P({name})" if name in ("file", "index", "predicted", "true", "error") else name for name in names]
+        return {"predicted": names[outputs.argmax(dim=1).cpu()], **true, **dict(zip(columns, outputs.T, strict=True))}
 
     def _evaluate(self, batch: Any, batch_idx: int, dataloader_idx: int, stage: str) -> Tensor:
         images, labels = inputs_and_targets(batch)
@@ -86,7 +102,9 @@ class ImageClassifier(LightningModule):
         check_classes(labels, self.num_classes, "labels")
         takes, shape = getattr(self.network, "input_shape", None), tuple(images.shape[1:])
         if takes and shape not in (takes, (prod(takes),)):
-            raise UserError(f"the network takes {takes}, the data has {shape}; see data.channels, data.size or model")
+            differing = {"channels": takes[:1] != shape[:1], "size": takes[1:] != shape[1:]}
+            keys = " and ".join(f"model.{key}, data.{key}" for key, differs in differing.items() if differs)
+            raise UserError(f"the network takes {takes}, the data has {shape}; see {keys}")
 
     def on_train_start(self) -> None:
         missing = check_loaders(self.trainer.train_dataloader, self.num_classes, "labels")
@@ -119,7 +137,5 @@ class ImageClassifier(LightningModule):
 
     @user_errors("optimizer")
     def configure_optimizers(self) -> Any:
-        trained = [
-            parameter for parameter in self.parameters() if parameter.requires_grad
-        ]  # all, or what is not frozen
+        trained = [p for p in self.parameters() if p.requires_grad]  # all, or what is not frozen
         return with_scheduler(self.optimizer(trained), self.scheduler, self.trainer)

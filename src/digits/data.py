@@ -26,7 +26,7 @@ from runlab.data.targets import call_sampler
 class ImageDataModule(LightningDataModule):
     """Batches of images `(B, C, H, W)` float32 and labels `(B,)` int64, from a torchvision dataset held in memory."""
 
-    dataset: Callable[..., Any]  # takes root, download, and train or split; has data, and targets or labels
+    dataset: Callable[..., Any] | None  # takes root, download, train or split; has data, and targets or labels
     root: str  # folder of the datasets
     num_classes: int  # how many the dataset must have
     channels: int  # C that its images must have: 1 grey, 3 colour
@@ -50,7 +50,8 @@ class ImageDataModule(LightningDataModule):
     def __post_init__(self) -> None:
         super().__init__()
         self.train_transform, self.eval_transform = fused(self.train_transform), fused(self.eval_transform)
-        self.class_names: list[str] = []
+        self.class_names = [] if self.dataset else folders.subfolders(folders.parts(self.root)["train"])
+        self.example_input = torch.zeros(2, self.channels, self.size, self.size, dtype=torch.uint8)  # for runlab.export
         self.train_set = self.val_set = self.test_set = cast("Any", None)  # until `setup` an InMemoryDataset each
 
     @property
@@ -117,13 +118,29 @@ class ImageDataModule(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
         """Apply the transform to the batch where it is, on its device."""
+        if isinstance(batch, Tensor):  # images alone, to predict from
+            return self.eval_transform(batch)
         if not (self.trainer and self.trainer.training):
             return self.eval_transform(batch[0]), batch[1]
         if self.per_image:
             return torch.cat([self.train_transform(image) for image in batch[0].split(1)]), batch[1]
         return self.train_transform(batch[0]), batch[1]
+
+    def read_input(self, source: Path | NDArray[Any]) -> Tensor:
+        """An image `(C, size, size)` uint8, from a file or from pixels: flat, or with channels first, last or none."""
+        shape, pixels = (self.channels, self.size, self.size), source
+        if isinstance(pixels, Path):  # a folder's files are converted from colour to grey, as they were for training
+            pixels = decoded(pixels, 3 if self.dataset else self.channels, self.size)
+            if self.channels == 1 and pixels.ndim == 3 and not np.ptp(pixels, axis=2).any():  # grey, saved as colour
+                pixels = pixels[..., 0]
+        flat = pixels.shape == (self.channels * self.size**2,)
+        image = archives.channels_first(np.array(pixels.reshape(shape) if flat else pixels)[None])[0]
+        if tuple(image.shape) != shape or pixels.dtype.kind not in "ui" or pixels.min() < 0 or pixels.max() > 255:
+            what = f"{pixels.dtype} {pixels.shape} from {pixels.min()} to {pixels.max()}"
+            raise UserError(f"{what}, but the run's images are {shape}, whole numbers from 0 to 255")
+        return image.to(torch.uint8)
 
     def _loader(self, dataset: InMemoryDataset, **batches: Any) -> DataLoader[Batch]:
         workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}

@@ -25,8 +25,8 @@ class ImageData(Options):
     val_size: NotNegative | Annotated[float, Field(ge=0, lt=1)] = Field(
         description="Samples (int) or share (float) of the training set for validation; 0: none."
     )
-    fold: NotNegative | None = Field(description="The fold to validate on, 0 to folds - 1.")
     folds: Annotated[int, Field(ge=2)] | None = Field(description="Parts of the training set for cross-validation.")
+    fold: NotNegative | None = Field(description="The fold to validate on, 0 to folds - 1.")
     split_seed: Seed = Field(description="Draws the split or the folds, the same for every `seed`.")
     shuffle: bool = Field(description="Draw a new order each epoch, from (seed, epoch) alone.")
     sampler: Mapping | None = Field(description="Factory of a torch Sampler, instead of `shuffle`.")
@@ -40,25 +40,23 @@ class ImageData(Options):
     eval_transform: Mapping = Field(description="The same in validation, test and prediction.")
     per_image: bool = Field(description="true: train_transform takes one image at a time, slower.")
 
-    @field_validator("folds")
+    @field_validator("fold")
     @classmethod
-    def _one_of_the_folds(cls, folds: int | None, info: ValidationInfo) -> int | None:
-        fold = info.data.get("fold", ...)  # not there: wrong itself
-        if fold not in (..., None) and (folds is None or fold >= folds):
-            choices = (
-                f"must be 0 to {folds - 1}, as data.folds={folds}" if folds else "there are none; add data.folds=5"
-            )
-            raise ValueError(f"data.fold={fold}: {choices}")
-        if folds is not None and fold is None:
-            every = f"-m 'data.fold=range({folds})'"
-            raise ValueError(f"say on which to validate, as in data.fold=0, or on each in turn, {every}")
-        return folds
+    def _one_of_the_folds(cls, fold: int | None, info: ValidationInfo) -> int | None:
+        folds = info.data.get("folds", ...)  # not there: wrong itself
+        if fold is not None and folds is None:
+            raise ValueError("there are none; add data.folds=5")
+        if isinstance(fold, int) and isinstance(folds, int) and fold >= folds:
+            raise ValueError("must be less than data.folds, as the first is 0")
+        if fold is None and isinstance(folds, int):
+            raise ValueError("data.folds is set: say on which to validate, as in data.fold=0, or on each, sweep=folds")
+        return fold
 
     @field_validator("sampler")
     @classmethod
     def _instead_of_shuffle(cls, sampler: Any, info: ValidationInfo) -> Any:
         if sampler and info.data.get("shuffle"):
-            raise ValueError("data.sampler and data.shuffle=true exclude each other: add data.shuffle=false")
+            raise ValueError("excludes data.shuffle=true: add data.shuffle=false")
         return sampler
 
     @field_validator("batch_size")
@@ -113,6 +111,7 @@ class Classifier(Options):
     optimizer: Mapping = Field(description="Takes the parameters, conf/optimizer/.")
     scheduler: Mapping | None = Field(description="Takes the optimizer, conf/scheduler/; empty: a constant rate.")
     num_classes: Count = Field(description="Classes.")
+    compile: bool = Field(description="true: torch.compile, in place: the weights keep their names, other last bits.")
 
 
 class Optimizer(Options):

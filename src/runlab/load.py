@@ -1,6 +1,5 @@
 """Open a finished run in a notebook or a script: `load_run("runs/...")`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from omegaconf import DictConfig
 
 from runlab.config.messages import UserError
 from runlab.runs import checkpoints
-from runlab.runs.files import METRICS, RECORD
+from runlab.runs.files import METRICS, RECORD, read_metrics
 from runlab.runs.record import read_record
 from runlab.training.build import build_task
 
@@ -31,7 +30,7 @@ def load_run(run_dir: str | Path, device: str = "cpu") -> Run:
         raise UserError(f"{run_dir}: no finished run, it lacks {RECORD} or {METRICS}; resume it with resume=")
     config = read_record(run_dir)
     config.run_dir = str(run_dir)
-    metrics = json.loads((run_dir / METRICS).read_text())
+    metrics = read_metrics(run_dir)
     if not metrics["best_checkpoint"]:
         raise UserError(f"{run_dir}: this run wrote no checkpoint, so its weights cannot be loaded")
     data, task = build_task(config)

@@ -3,8 +3,8 @@
 import sys
 
 from runlab.config.messages import report_errors
-from runlab.sweeps import table
+from runlab.sweeps import compare
 
 if __name__ == "__main__":
     with report_errors():
-        table.main(sys.argv[1:])
+        compare.main(sys.argv[1:])

@@ -9,11 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.messages import UserError
-from runlab.config.resolvers import typed_path
+from runlab.config.resolvers import GROUPS, as_typed, typed_path
+from runlab.config.secrets import as_written
 
-# Groups whose values are set one by one: `model=x` sets the group to a word where it has no such choice to check.
-GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
-_OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own; null then
+_OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own, as it may its data; null then
 
 
 def check(cfg: DictConfig, *modules: str) -> DictConfig:
@@ -22,20 +21,22 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
     `modules` are the names of those that hold the example's models. `UserError` with a line for each value that is not
     what a model, or the signature of a `_target_` without one, says it must be. Paths are absolute afterwards.
     """
-    for group in GROUPS:
+    for group in GROUPS:  # `model=x` sets a group to a word where it has no such choice to check
         value = cfg.get(group)
-        if not isinstance(value, DictConfig) and not (value is None and group in _OF_A_TASK):
+        if not isinstance(value, DictConfig) and not (value is None and group in (*_OF_A_TASK, "data")):
             raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
     _check_used(cfg)
     cfg = without_unused(cfg)
     for module in modules:
         importlib.import_module(module)
     # Imported here, so that --help, --cfg and a misspelt key are answered without pydantic.
+    from runlab.config.signatures import refuse
     from runlab.config.validate import modelled, relative_paths, wrong_values
 
     found = [*modelled(cfg)]
-    if lines := wrong_values(cfg, found):
-        raise UserError("\n".join(lines))
+    refuse(cfg, wrong_values(cfg, found))
+    if OmegaConf.is_interpolation(cfg, "name") and (name := as_written(cfg)["name"]) != cfg.name:
+        raise UserError(f"name={name}: comes from the environment, and folders have it in their names; type it out")
     for key, path in relative_paths(found):
         OmegaConf.update(cfg, key, str(typed_path(path)))
     return cfg
@@ -55,7 +56,7 @@ def unused_groups(cfg: DictConfig) -> set[str]:
 def without_unused(cfg: DictConfig) -> DictConfig:
     """A copy of a config in which the groups that nothing refers to, or that were left out, are null."""
     cfg = copy.deepcopy(cfg)
-    for group in unused_groups(cfg) | {group for group in _OF_A_TASK if cfg.get(group) is None}:
+    for group in unused_groups(cfg) | {group for group in (*_OF_A_TASK, "data") if cfg.get(group) is None}:
         OmegaConf.update(cfg, group, None, force_add=True)
     return cfg
 
@@ -67,7 +68,7 @@ def _check_used(cfg: DictConfig) -> None:
             raise UserError(
                 f"{group}=null: task {cfg.task.get('_target_')} takes ${{{group}}}; choose one, {group}=..."
             )
-    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    overrides = as_typed(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     for override in overrides:
         group = re.split(r"[.=@]", override.lstrip("+"))[0]
         if group in unused_groups(cfg):

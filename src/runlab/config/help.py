@@ -8,8 +8,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from runlab.config.check import GROUPS
 from runlab.config.messages import UserError, suggest
+from runlab.config.resolvers import GROUPS, shown
 
 
 def group_help(argv: list[str], conf: Path, *modules: str) -> bool:
@@ -43,7 +43,7 @@ def group_help(argv: list[str], conf: Path, *modules: str) -> bool:
 def _rows(key: str, values: Any) -> Iterator[tuple[str, ...]]:
     """Headings, and for each value its key as it is typed, the value, what it must be, and a sentence."""
     from runlab.config.options import Page
-    from runlab.config.signatures import OF_HYDRA, shown
+    from runlab.config.signatures import OF_HYDRA
     from runlab.config.validate import allowed, models
 
     if not isinstance(values, dict):

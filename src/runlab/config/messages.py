@@ -14,6 +14,8 @@ from hydra.errors import CompactHydraException, HydraException, InstantiationExc
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from runlab.config.secrets import masked
+
 
 class UserError(CompactHydraException):
     """Something that the user can mend. Its text names the bad value and the way out, in one or two lines."""
@@ -31,7 +33,7 @@ class Pruned(UserError):
 _DISK = {
     getattr(errno, name)
     for name in ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
-}
+} | {errno.EISDIR}
 
 _ENTRY = str(Path(sys.argv[0]).absolute())  # train.py
 
@@ -42,8 +44,20 @@ _OURS = "PLAIN_ERRORS"  # set where HYDRA_FULL_ERROR was set by us: processes th
 # What libraries raise that are not imported here: Lightning, joblib, submitit.
 _LIBRARIES = {"MisconfigurationException", "TerminatedWorkerError", "FailedJobError", "UncompletedJobError"}
 
+# What their errors of any class say that a user can mend.
+_SAID = (
+    "/gloo/",
+    "find_unused_parameters",
+    "Training with multiple optimizers",
+    "Early stopping conditioned on metric",
+    "An invalid dataloader was returned",
+    "You provided multiple `",
+)
+
 # What a library says -> what to do about it.
 HINTS = {
+    "find_unused_parameters": "a step leaves some parameters without a gradient, which DDP has to know; add"
+    " +trainer.strategy.find_unused_parameters=true",
     "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "pip install -U 'wandb": "needs the package wandb: pip install wandb",
@@ -51,6 +65,7 @@ HINTS = {
     "No module named 'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
     "No module named 'scipy": "needs SciPy to read this data set: pip install scipy",
     "Ambiguous value for argument": "several values: add -m to sweep over them, or write a list as [a,b]",
+    "Could not override 'sweep'": "a file in conf/ cannot name a sweep; type it, as in sweep=seeds",
     "/gloo/": "another rank of this run has ended, see what it said; HYDRA_FULL_ERROR=1 shows where this one was",
     "No module named 'alembic": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
 }
@@ -87,11 +102,10 @@ def report_errors() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
-        if not (
-            theirs or _names_a_folder(error) or type(error).__name__ in _LIBRARIES or "/gloo/" in str(error)
-        ):  # gloo misses another rank
+        theirs |= type(error).__name__ in _LIBRARIES or any(said in str(error) for said in _SAID)
+        if not (theirs or _is_about_a_path(error)):
             raise
-        print(one_line(error), file=sys.stderr)
+        print(masked(one_line(error)), file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -112,6 +126,8 @@ def one_line(error: BaseException) -> str:
         if isinstance(cause, UserError):
             return str(cause)
         text = one_line(cause) if cause is not error else _first_lines(str(error))
+        if re.search("Error (loading|locating)", text):
+            text += "; a run of before may have an old name: conf/renamed.yaml leads to the new one"
         return f"{where[1]}: {text}" if where else text
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
@@ -122,9 +138,11 @@ def one_line(error: BaseException) -> str:
             return f"{key}: no such option." + suggest(key, names) + f" To add a new one: +{key}=..."
         if isinstance(cause, InterpolationResolutionError):
             return f"{key}: {_first_lines(str(cause))}"
-    if isinstance(error, OSError) and (error.errno in _DISK or _names_a_folder(error)):
+    if isinstance(error, OSError) and (error.errno in _DISK or _is_about_a_path(error)):
         what = error.filename or "hydra.run.dir"
         return f"{what}: {error.strerror}; mend that, or name another folder; saved work can be resumed with resume="
+    if "embedded null" in str(error):
+        return "a path has a null character in it; name another, without \\0"
     text = _first_lines(str(error)) or type(error).__name__
     for said, hint in HINTS.items():
         if said in text:
@@ -132,16 +150,17 @@ def one_line(error: BaseException) -> str:
     return text
 
 
-def own_place(error: BaseException) -> str:
-    """Where the user's own code raised an error: file, line and code on lines of their own; "" for a library's error.
+def is_own_code(path: str) -> bool:
+    """Whether a source file is the user's own: it lies neither in the environment nor in this engine."""
+    return not path.startswith((str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix, "<"))
 
-    The user's own is what lies neither in the environment nor in this engine.
-    """
+
+def own_place(error: BaseException) -> str:
+    """Where the user's own code raised an error: file, line, code on lines of their own; "" for a library's error."""
     while error.__cause__ is not None:
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
-    libraries = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix, "<")
-    own = [frame for frame in frames if not frame.filename.startswith(libraries) and frame.filename != _ENTRY]
+    own = [frame for frame in frames if is_own_code(frame.filename) and frame.filename != _ENTRY]
     # A wrong value is often noticed by a library that the user's code has handed it to: that is no mistake of the code.
     if not own or isinstance(error, UserError) or not (own[-1] is frames[-1] or isinstance(error, _MISTAKES)):
         return ""
@@ -149,20 +168,19 @@ def own_place(error: BaseException) -> str:
     return f" ({type(error).__name__})" + "".join(lines)
 
 
-def _names_a_folder(error: BaseException) -> bool:
-    """Whether an error is about a folder that stands on the command line, as hydra.run.dir."""
-    path = str(getattr(error, "filename", None) or "")
-    folders = [value.strip("'\"") for key, _, value in (a.partition("=") for a in sys.argv) if key.endswith("dir")]
-    return (
-        isinstance(error, OSError)
-        and bool(path)
-        and any(path in folder or folder in path for folder in folders if folder)
-    )
+def _is_about_a_path(error: BaseException) -> bool:
+    """Whether the system or Python refused a path that the command or a config names, and not the user's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    entry = Path(sys.argv[0]).name
+    if any(is_own_code(frame.filename) and Path(frame.filename).name != entry for frame in frames):
+        return False
+    return "embedded null" in str(error) or (isinstance(error, OSError) and bool(error.filename))
 
 
-def suggest(word: str, choices: Iterable[str]) -> str:
+def suggest(word: str, choices: Iterable[str], unlisted: Iterable[str] = ()) -> str:
+    """The choice nearest to a word, and all choices but those that are `unlisted`, as sentences behind a message."""
     names = [str(choice) for choice in choices]
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(word, [*names, *unlisted], n=1)
     return (f" Did you mean {close[0]}?" if close else "") + f" Choices: {', '.join(names)}."
 
 

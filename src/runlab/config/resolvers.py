@@ -3,11 +3,23 @@
 import hashlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+
+import runlab.config.secrets  # noqa: F401  # registers its own oc.env
+from runlab.config.processes import POSIX
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+# The groups of conf/ whose values are set one by one.
+GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
 
 
 def quoted(path: str | Path) -> str:
@@ -19,10 +31,28 @@ def job_folder(overrides: str) -> str:
     """The folder name of a sweep's job: its overrides.
 
     Characters that a path cannot have are replaced, and a long name is cut; then a hash tells it from others. Linux
-    allows 255 bytes.
+    allows 255 bytes for a name, Windows 260 characters for a whole path.
     """
-    name = re.sub(r"^\.|[^\w.,=+~@:%\[\]{}()<>-]", "_", overrides, flags=re.ASCII)[:200]
+    allowed = ":<>" * POSIX + r"\w.,=+~@%\[\]{}()-"
+    name = re.sub(rf"^\.|[^{allowed}]", "_", overrides, flags=re.ASCII)[: 200 if POSIX else 100]
     return name if name == overrides else f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed."""
+    return "null" if value is None else str(value).lower() if type(value) is bool else str(value)
+
+
+def as_typed(overrides: Any) -> list[str]:
+    """Overrides without the values in place of what they refer to."""
+    words: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
+    return list(words)
+
+
+def _typed_job_folder(_root_: Any) -> str:
+    """`${job_folder:}`, with what comes from the environment as it is typed."""
+    job: Any = OmegaConf.to_container(_root_.hydra.job, resolve=False)
+    return job_folder(job["override_dirname"])
 
 
 def without_null_groups(argv: list[str]) -> list[str]:
@@ -31,7 +61,24 @@ def without_null_groups(argv: list[str]) -> list[str]:
     return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]
 
 
-PROJECT = Path(__file__).resolve().parents[3]
+def for_each_choice(argv: list[str]) -> list[str]:
+    """The command line of a sweep over choices, `model=mlp,lenet model.dropout=0.2`, as Hydra has it.
+
+    `model.dropout=choice(0.2)` is looked for in each job's own choice, and not also in the default one.
+    """
+    parser = OverridesParser.create()
+
+    def sweeps(word: str) -> bool:
+        with suppress(HydraException):  # which Hydra will answer
+            return bool(parser.parse_override(word).is_sweep_override())
+        return True
+
+    chosen = {word: word.partition("=")[0] for word in argv if re.match(r"\w+=.*[,(]", word)}
+    swept = {group for word, group in chosen.items() if group in (*GROUPS, "experiment") and sweeps(word)}
+    groups = GROUPS if swept & {"task", "experiment"} else swept
+    values = re.compile(rf"\+*({'|'.join(groups)})\.[^=]+=.")
+    alone = {word for word in argv if groups and values.match(word) and not sweeps(word)}
+    return [re.sub("=(.*)", r"=choice(\1)", word, count=1) if word in alone else word for word in argv]
 
 
 def project_path(path: str) -> str:
@@ -50,4 +97,4 @@ def path_as_typed(path: str | Path) -> str:
 
 
 OmegaConf.register_new_resolver("project_path", project_path, replace=True)
-OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)  # conf/train.yaml has it
+OmegaConf.register_new_resolver("job_folder", _typed_job_folder, replace=True)  # conf/train.yaml has it

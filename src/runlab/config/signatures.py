@@ -13,14 +13,11 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.messages import UserError, suggest
+from runlab.config.resolvers import shown
+from runlab.config.secrets import as_written, written_value
 
 OF_HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _PLAIN = (int, float, bool, str, NoneType)
-
-
-def shown(value: Any) -> str:
-    """A value as it is typed."""
-    return "null" if value is None else str(value).lower() if type(value) is bool else str(value)
 
 
 def parts(raw: Any, values: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -35,23 +32,33 @@ def parts(raw: Any, values: Any, key: str = "") -> Iterator[tuple[str, dict[str,
             yield from parts(item, value, f"{key}.{number}")
 
 
-def check_arguments(cfg: DictConfig, *groups: str, **known: Collection[str]) -> None:
+def check_signatures(cfg: DictConfig, *groups: str, **known: Collection[str]) -> None:
     """`UserError` for arguments that a `_target_` in these groups does not take; its module is imported for that.
 
     `known` are arguments of a group that go elsewhere.
     """
-    lines: list[str] = []
+    wrong: dict[str, str] = {}
     for group in groups:
         if isinstance(cfg.get(group), DictConfig):
             raw, values = (OmegaConf.to_container(cfg[group], resolve=resolve) for resolve in (False, True))
             for key, _, part in parts(raw, values, group):
-                lines += wrong_arguments(key, part, known.get(key, ()))
-    if lines:
-        raise UserError("\n".join(lines))
+                wrong |= wrong_arguments(key, part, known.get(key, ()))
+    refuse(cfg, wrong)
 
 
-def wrong_arguments(key: str, part: dict[str, Any], known: Collection[str], light: bool = False) -> Iterator[str]:
-    """A line for each argument that is unknown, missing, or not of its annotated type.
+def refuse(cfg: DictConfig, wrong: dict[str, str]) -> None:
+    """`UserError` with a line for each key and what is wrong with it; the environment's values stay as typed."""
+    if wrong:
+        written = as_written(cfg)
+        values = {key: written_value(written, key, {}) for key in wrong}
+        typed = {key: key if isinstance(value, dict) else f"{key}={shown(value)}" for key, value in values.items()}
+        raise UserError("\n".join(f"{typed[key]}: {text}" for key, text in wrong.items()))
+
+
+def wrong_arguments(
+    key: str, part: dict[str, Any], known: Collection[str], light: bool = False
+) -> Iterator[tuple[str, str]]:
+    """The key of each argument that is unknown, missing, or not of its annotated type, and what is wrong with it.
 
     With `light` only where its module costs nothing to import.
     """
@@ -66,14 +73,14 @@ def wrong_arguments(key: str, part: dict[str, Any], known: Collection[str], ligh
     open_ended = any(taken.kind is taken.VAR_KEYWORD for taken in takes.values())
     for name, value in given.items():
         if name not in takes and not open_ended:
-            yield f"{key}.{name}: no such argument of {target}.{suggest(name, takes)}"
+            yield f"{key}.{name}", f"no such argument of {target}.{suggest(name, takes)}"
         elif name in takes and value != takes[name].default and not _fits(value, takes[name].annotation):
-            yield f"{key}.{name}={shown(value)}: {target} takes {inspect.formatannotation(takes[name].annotation)}"
+            yield f"{key}.{name}", f"{target} takes {inspect.formatannotation(takes[name].annotation)}"
     if not part.get("_partial_") and not part.get("_args_"):
         for name, taken in takes.items():
             named = taken.kind in (taken.POSITIONAL_OR_KEYWORD, taken.KEYWORD_ONLY)
             if named and taken.default is taken.empty and name not in given:
-                yield f"{key}.{name}: missing, {target} needs it; add +{key}.{name}=..."
+                yield f"{key}.{name}", f"missing, {target} needs it; add +{key}.{name}=..."
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The values of a config against the models of what they may be: a line for each that is wrong."""
+"""The values of a config against the models of what they may be: what is wrong with each."""
 
 import difflib
 import re
@@ -8,10 +8,11 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from runlab.config.check import GROUPS
 from runlab.config.messages import suggest
 from runlab.config.options import FilePath, Options, Page
-from runlab.config.signatures import OF_HYDRA, parts, shown, wrong_arguments
+from runlab.config.resolvers import GROUPS, shown
+from runlab.config.secrets import written_value
+from runlab.config.signatures import OF_HYDRA, parts, wrong_arguments
 
 
 def models(parent: type[Options] = Options) -> Iterator[type[Options]]:
@@ -35,27 +36,25 @@ def modelled(cfg: DictConfig) -> Iterator[Part]:
         yield key, exact.get(part["_target_"], of_group.get(key)), before, part
 
 
-def wrong_values(cfg: DictConfig, found: Iterable[Part]) -> list[str]:
-    """Each value of a composed config that is not what it must be, in a line, with its key; `found` are its parts."""
-    lines: list[str] = []
-    refers: dict[str, str] = {}
+def wrong_values(cfg: DictConfig, found: Iterable[Part]) -> dict[str, str]:
+    """What is wrong with the values of a composed config, by their keys; `found` are its parts."""
+    wrong: dict[str, str] = {}
     for key, model, before, part in found:
-        refers |= {f"{key}.{name}": str(value) for name, value in before.items()}
         if model:
-            lines += _wrong(model, part, f"{key}." if key else "")
+            wrong |= _wrong(model, part, f"{key}." if key else "")
         if key and not (model and model.target):
-            lines += wrong_arguments(key, part, model.model_fields if model else (), light=True)
+            wrong |= wrong_arguments(key, part, model.model_fields if model else (), light=True)
         if not key:  # a value of the user's own that is near one of ours is misspelt, unless something refers to it
             for name in part.keys() - Page.model_fields.keys():
                 if f"${{{name}" not in str(before) and difflib.get_close_matches(name, Page.model_fields):
-                    lines.append(f"{name}: no such option, and nothing refers to it.{suggest(name, Page.model_fields)}")
+                    wrong[name] = f"no such option, and nothing refers to it.{suggest(name, Page.model_fields)}"
     for group in ("callbacks", "logger"):
         for name, entry in cfg[group].items():
             if not isinstance(entry, DictConfig) or "_target_" not in entry:
-                lines.append(f"{group}.{name}: has no _target_.{suggest(str(name), set(cfg[group]) - {name})}")
-    wrong = {re.split("[=:]", line)[0]: line for line in lines}
+                wrong[f"{group}.{name}"] = f"has no _target_.{suggest(str(name), set(cfg[group]) - {name})}"
+    raw = OmegaConf.to_container(cfg)
     said = re.compile(rf"[{{:]({'|'.join(map(re.escape, wrong))})\b")  # ${data.size}, where data.size is wrong itself
-    return [line for key, line in wrong.items() if not said.search(refers.get(key, ""))]
+    return {key: text for key, text in wrong.items() if not said.search(str(written_value(raw, key)))}
 
 
 def relative_paths(found: Iterable[Part]) -> Iterator[tuple[str, str]]:
@@ -69,7 +68,7 @@ def relative_paths(found: Iterable[Part]) -> Iterator[tuple[str, str]]:
                 yield f"{key}.{name}" if key else name, path
 
 
-def _wrong(model: type[Options], part: dict[str, Any], prefix: str) -> Iterator[str]:
+def _wrong(model: type[Options], part: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     """What of these values is wrong; of a model for any target no key is unknown or missing."""
     values = {name: value for name, value in part.items() if name not in OF_HYDRA}
     try:
@@ -79,18 +78,17 @@ def _wrong(model: type[Options], part: dict[str, Any], prefix: str) -> Iterator[
         errors = {str(error["loc"][0]): error for error in reversed(invalid.errors(include_url=False))}
     schema = model.model_json_schema()["properties"]
     for name, error in reversed(errors.items()):
-        value, said = values.get(name), error.get("ctx", {}).get("error")
-        if said:
-            yield str(said) if str(said).startswith(prefix or " ") else f"{prefix}{name}={shown(value)}: {said}"
+        key, value = f"{prefix}{name}", values.get(name)
+        if said := error.get("ctx", {}).get("error"):
+            yield key, str(said)
         elif error["type"] == "extra_forbidden":
             if model.target:
-                names = [f"{prefix}{known}" for known in model.model_fields]
-                yield f"{prefix}{name}: no such option.{suggest(f'{prefix}{name}', names)}"
+                yield key, f"no such option.{suggest(key, [f'{prefix}{known}' for known in model.model_fields])}"
         elif error["type"] == "missing":
             if model.target and not model.may_lack:
-                yield f"{prefix}{name}: missing; must be {allowed(schema[name])}"
+                yield key, f"missing; must be {allowed(schema[name])}"
         elif not (isinstance(value, dict) and "_target_" in value):  # else it is made when the run begins
-            yield f"{prefix}{name}={shown(value)}: must be {allowed(schema[name])}"
+            yield key, f"must be {allowed(schema[name])}"
 
 
 def allowed(schema: dict[str, Any]) -> str:

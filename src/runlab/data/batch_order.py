@@ -78,4 +78,7 @@ class BatchOrder:
                 set_epoch(epoch)
         with isolate_rng(include_cuda=torch.cuda.is_initialized()):
             seed_all(drawn, generators_of(self, *self.samplers))
-            return list(islice(source, size))  # the whole order at once: nobody else draws in between
+            iterator = iter(source)
+            order = list(islice(iterator, size))  # the whole order at once: nobody else draws in between
+            next(iterator, None)  # what the sampler does after its last index; one without an end is asked once more
+            return order

@@ -46,7 +46,7 @@ def read(
     """
     if strangers := set(subfolders(root)) - set(names):
         raise UserError(f"{root}: sub-folder {min(strangers)} is no class of the training set: {', '.join(names)}")
-    pairs = [(path, number) for number, name in enumerate(names) for path in _visible(root / name)]
+    pairs = [(path, number) for number, name in enumerate(names) for path in visible_files(root / name)]
     if not (pairs := [pair for pair in pairs if pair[0].suffix.lower() in suffixes]):
         raise UserError(f"data.root: the sub-folders of {root} have no files {', '.join(suffixes)}")
 
@@ -61,7 +61,7 @@ def read(
         return list(decoded), torch.tensor(numbers)
 
 
-def _visible(root: Path) -> Iterator[Path]:
+def visible_files(root: Path) -> Iterator[Path]:
     """The files below a folder in order, without hidden ones, such as the ._ files of macOS."""
     for folder, _, names in sorted(os.walk(root, followlinks=True)):
         if not any(part.startswith(".") for part in Path(folder).relative_to(root).parts):
@@ -71,7 +71,7 @@ def _visible(root: Path) -> Iterator[Path]:
 def checksum(root: Path) -> str:
     """One MD5 over the names and the contents of all files below a folder, without hidden ones."""
     total = hashlib.md5(usedforsecurity=False)
-    for path in _visible(root):
+    for path in visible_files(root):
         content = path.read_bytes()
         total.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         total.update(content)

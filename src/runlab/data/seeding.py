@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+
+from runlab.data.kept_state import search
 
 
 def derive_seed(*numbers: int) -> int:
@@ -46,23 +47,7 @@ def seed_all(seed: int, generators: Sequence[Any] = ()) -> None:
 
 
 def generators_of(*owners: Any) -> list[Any]:
-    """Find the random generators that are attributes of the objects, or of datasets, samplers and transforms in these.
-
-    Containers are searched up to 100 items: a longer one holds samples.
-    """
-    found: list[Any] = []
-    seen: dict[int, Any] = {}  # keeps what it has seen alive, so that no id comes twice
-    todo: list[Any] = [getattr(owner, "__dict__", {}) for owner in owners]
-    while todo:
-        value = todo.pop()
-        if id(value) in seen:
-            continue
-        seen[id(value)] = value
-        if isinstance(value, torch.Generator | random.Random | np.random.RandomState | np.random.Generator):
-            found.append(value)
-        elif isinstance(value, list | tuple | dict):
-            if len(value) <= 100:
-                todo.extend(value.values() if isinstance(value, dict) else value)
-        elif isinstance(value, Dataset | Sampler) or (callable(value) and not isinstance(value, type)):
-            todo.append(getattr(value, "__dict__", {}))
-    return found
+    """Find the random generators that objects hold, and what these hold: datasets, samplers, transforms, helpers."""
+    kinds = torch.Generator | random.Random | np.random.RandomState | np.random.Generator
+    found = {id(value): value for _, _, value in search(*owners) if isinstance(value, kinds)}
+    return list(found.values())

@@ -1,6 +1,5 @@
 """What a run folder says of its run: the composed config, the provenance, the metrics, why a job has none."""
 
-import json
 import os
 import platform
 import shutil
@@ -10,62 +9,69 @@ import traceback
 from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from zipfile import is_zipfile
 
 import yaml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
 from runlab.config.resolvers import path_as_typed  # the module also registers what a recorded config refers to
-from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, write_json
-
-RENAMED = Path(__file__).parents[3] / "conf/renamed.yaml"
+from runlab.config.secrets import as_written, masked
+from runlab.runs import older
+from runlab.runs.code import take_finished, write_code
+from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, read_json, read_metrics, write_json
+from runlab.runs.run_log import write_traceback
 
 
 def read_record(run_dir: Path) -> DictConfig:
-    """The config that a run was made with, with the new names of packages that were renamed since.
+    """The config that a run was made with, brought up to date: see `up_to_date`.
 
     `UserError` where it is missing or damaged.
     """
+    return older.up_to_date(_load(run_dir), run_dir / RECORD)
+
+
+def _load(run_dir: Path) -> DictConfig:
     path = run_dir / RECORD
     try:
-        config = OmegaConf.load(path)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+        config = OmegaConf.create(text)
+        is_whole = text.endswith("\n") and {"task", "data", "trainer", "callbacks", "logger"} <= set(config)
+        if isinstance(config, DictConfig) and is_whole:
+            return config
+        raise ValueError("it was cut")
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: the run's config is missing or damaged; restore it, or begin a new run") from error
-    if not isinstance(config, DictConfig) or "task" not in config:
-        raise UserError(f"{path}: no config of a run; restore it, or begin a new run")
-    names = yaml.safe_load(RENAMED.read_text()) if RENAMED.exists() else {}
-    return OmegaConf.create(_renamed(OmegaConf.to_container(config, resolve=False), names))
-
-
-def _renamed(value: Any, names: dict[str, str]) -> Any:
-    """A config with the package of each `_target_` as it is called now."""
-    if isinstance(value, list):
-        return [_renamed(item, names) for item in value]
-    if not isinstance(value, dict):
-        return value
-    value = {key: _renamed(item, names) for key, item in value.items()}
-    package, _, rest = str(value.get("_target_")).partition(".")
-    while package in names:
-        package = names[package]
-        value["_target_"] = f"{package}.{rest}"
-    return value
 
 
 def finished_metrics(run_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
-    """The metrics of a run that is finished and whose config is `cfg`; None for any other."""
-    if not (run_dir / METRICS).exists() or OmegaConf.to_yaml(read_record(run_dir)) != _record(cfg):
+    """The metrics of a run that is finished and whose config and code are those of `cfg` now; None for any other.
+
+    Where the code alone has changed since, `cfg.rerun` decides, see `take_finished`.
+    """
+    if not (run_dir / METRICS).exists() or not _is_config_of(run_dir, cfg):
         return None
-    metrics: dict[str, Any] = json.loads((run_dir / METRICS).read_text())
-    best = run_dir / (metrics["best_checkpoint"] or "")
-    if not best.exists():
-        print(f"{best}: the best checkpoint of this finished run is missing", file=sys.stderr)
+    if not take_finished(run_dir, cfg.get("rerun")):
+        return None
+    metrics = read_metrics(run_dir)
+    best = metrics["best_checkpoint"]
+    if best and not is_zipfile(run_dir / best):  # as torch saves them
+        print(f"{run_dir / best}: the best checkpoint of this finished run is missing or damaged", file=sys.stderr)
     return metrics
+
+
+def write_overrides(run_dir: Path, overrides: Any) -> None:
+    """Write what a job of a sweep overrides, for the table, unless it stands there already."""
+    if not (path := (run_dir / RECORD).with_stem("overrides")).exists():
+        with atomic_write(path) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(overrides))
 
 
 def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
@@ -77,29 +83,35 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
         for name, part in (("hydra", hydra), ("overrides", HydraConfig.get().overrides.task)):
             with atomic_write((run_dir / RECORD).with_stem(name)) as temporary:
                 temporary.write_text(OmegaConf.to_yaml(part))
-    with atomic_write(run_dir / RECORD) as temporary:
-        temporary.write_text(_record(cfg))
     source, diff, path = _provenance(cfg, data), "provenance.diff", run_dir / "provenance.json"
     content = source
     if path.exists():
-        earlier = json.loads(path.read_text())
+        earlier = read_json(path, "restore it, or move it away: a new one is then written")
         content = earlier | {"resumed": [*earlier.get("resumed", []), source]}
         diff = f"provenance-{len(content['resumed'])}.diff"
+    with atomic_write(run_dir / RECORD) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(_record(cfg)))
+    write_code(run_dir)
     write_json(path, content)
     if source["git_dirty"]:
         with atomic_write(run_dir / diff) as temporary:
             temporary.write_bytes(_git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff"))
 
 
-def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
+def write_metrics(run_dir: Path, scores: dict[str, Any], tested: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
     """Write `metrics.json`, say where the run folder is, and return what was written.
 
-    `scores` are metrics by their logged names; `end` has `epoch` and `global_step` (epochs and optimizer steps done),
-    `seconds`, and `best_checkpoint`, the path of the tested checkpoint, or None where there is none.
+    `scores` are metrics by their logged names: what the epoch of the tested checkpoint had logged when it was saved.
+    The mean over an epoch is there if all its batches were done by then, and what the validation logs if the epoch was
+    validated; no value is of another epoch. `tested` are those of the test; one whose name is taken becomes
+    `test/<name>`. `step`, by which Lightning sets the x axis of what is logged with it, is left out. `end` has `epoch`
+    and `global_step` (epochs and optimizer steps done), `seconds`, and `best_checkpoint`, the path of the tested
+    checkpoint, or None where there is none.
     """
     import numpy as np
 
     # A float32 as the shortest decimal that stands for it: 0.9222, not 0.9222000241279602.
+    scores = scores | {f"test/{name}" if name in {**scores, **end} else name: value for name, value in tested.items()}
     metrics = {name: float(str(np.float32(float(value)))) for name, value in scores.items() if name != "step"} | end
     if metrics["best_checkpoint"]:
         metrics["best_checkpoint"] = os.path.relpath(metrics["best_checkpoint"], run_dir)
@@ -109,8 +121,8 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) ->
         folder, command = path_as_typed(run_dir), "tensorboard"
         if not shutil.which(command):
             command = path_as_typed(Path(sys.executable).with_name(command))
-        if tested := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
-            print(f"test metrics   {tested}")
+        if shown := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
+            print(f"test metrics   {shown}")
         print(
             f"run folder     {folder}\ndashboard      {command} --logdir {folder} --samples_per_plugin images=0",
             flush=True,
@@ -121,8 +133,9 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], end: dict[str, Any]) ->
 def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     """Write why a job ended without metrics, and return it in a line; "" if another rank has written why before."""
     message = one_line(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {one_line(error)}"
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    with suppress(Timeout), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
+    message, lines = masked(message), masked("".join(traceback.format_exception(error))).splitlines()
+    with suppress(Timeout, OSError), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
+        write_traceback(run_dir, error)
         if (run_dir / ENDED).exists():
             return ""
         if not (run_dir / METRICS).exists():
@@ -130,9 +143,15 @@ def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     return message
 
 
-def _record(cfg: DictConfig) -> str:
-    cfg = without_unused(cfg)
-    return OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None, "run_dir": "${hydra:runtime.output_dir}"}))
+def _record(cfg: DictConfig) -> DictConfig:
+    """A config as it is recorded: without what only says how the command was typed."""
+    typed = {"resume": None, "rerun": None, "run_dir": "${hydra:runtime.output_dir}"}
+    return cast("DictConfig", OmegaConf.merge(without_unused(cfg), typed))
+
+
+def _is_config_of(run_dir: Path, cfg: DictConfig) -> bool:
+    now: Any = OmegaConf.to_container(_record(cfg))
+    return now in (OmegaConf.to_container(read(run_dir)) for read in (_load, read_record))  # the quicker one first
 
 
 def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
@@ -152,7 +171,7 @@ def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),  # the number of threads changes the last bits of a sum
         "command": sys.argv,
-        "seed": cfg.seed,
+        "seed": as_written(cfg)["seed"],
         "data_md5": getattr(data, "checksums", {}),
     }
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.messages import UserError, suggest
-from runlab.config.resolvers import quoted
+from runlab.config.resolvers import GROUPS, as_typed, quoted
 from runlab.config.startup import fast_imports
 from runlab.runs.files import RECORD
 from runlab.runs.record import read_record
@@ -39,6 +39,10 @@ def expand_resume(argv: list[str]) -> list[str]:
 def _forced(argument: str) -> str:
     """`++key=value`, a key that Hydra does not look for in the default config: the run to resume has its own config."""
     key, equals, _ = argument.partition("=")
+    if equals and key.lstrip("+") in (*GROUPS, "experiment", "sweep"):
+        raise UserError(
+            f"{argument}: a resumed run keeps its groups; override single values, as in trainer.max_epochs=9"
+        )
     if not (equals and re.match(r"[a-zA-Z_]", key)) or key.split(".")[0].split("/")[0] in ("hydra", "fit"):
         return argument
     _typed_plain.add(key)
@@ -58,7 +62,7 @@ def with_record(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     if cfg.resume in (None, "auto"):
         return cfg
     folder, record = Path(cfg.resume), read_record(Path(cfg.resume))
-    for override in OverridesParser.create().parse_overrides(overrides):
+    for override in OverridesParser.create().parse_overrides(as_typed(overrides)):
         key, value = override.key_or_group, override.value()
         typed = str(override.input_line).removeprefix("++" if key in _typed_plain else "")
         old = OmegaConf.select(record, key, default=...)

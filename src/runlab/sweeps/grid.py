@@ -12,12 +12,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runlab.config.messages import UserError
+from runlab.config.messages import UserError, user_errors
 from runlab.config.processes import launched_processes
 from runlab.config.resolvers import quoted
+from runlab.config.secrets import as_written
 from runlab.runs.files import atomic_write
-from runlab.runs.record import finished_metrics
-from runlab.sweeps import table, workers
+from runlab.runs.record import finished_metrics, write_overrides
+from runlab.sweeps import picture, table, workers
 
 
 class Grid(Sweeper):
@@ -33,6 +34,7 @@ class Grid(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.cfg, self.configs, self.folder = config, hydra_context.config_loader, Path(config.hydra.sweep.dir)
+        self.params = as_written(config.hydra.sweeper).get("params") or {}
         with read_write(config):  # a sweep may be over `name`, which the folder has in its name: fix it now
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(self.folder)}")
         self.jobs = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
@@ -44,6 +46,10 @@ class Grid(Sweeper):
             )
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(config_loader=self.configs).parse_overrides(words)
+        for override in overrides:
+            if override.key_or_group == "sweep" and override.is_sweep_override():
+                names = str(override.input_line).partition("=")[2]
+                raise UserError(f"sweep={names}: one sweep a command; all combinations of both: 'sweep=[{names}]'")
         with atomic_write(self.folder / "multirun.yaml") as path:
             OmegaConf.save(self.cfg, path)
         try:
@@ -51,6 +57,8 @@ class Grid(Sweeper):
         finally:
             if rows := table.show(self.folder):
                 print(f"\nresults  {table.write_csv(self.folder, rows)}", flush=True)
+                if drawn := picture.write(self.folder, rows, self.cfg.monitor):
+                    print(f"picture  {drawn}", flush=True)
         if ended:
             raise UserError(f"{len(ended)} of this sweep's jobs: {', '.join(sorted(set(ended)))}, see above")
 
@@ -59,12 +67,20 @@ class Grid(Sweeper):
         jobs = BasicSweeper.split_arguments(overrides, None)[0]
         folders: dict[Path, Sequence[str]] = {}
         missing = []
+        words: dict[Path, Any] = {}
         for job in jobs:
-            folder, cfg = self.composed(job)
+            folder, cfg, typed = self.composed(job)
             if folders.setdefault(folder, job) is not job:
                 raise UserError(f"{' '.join(job)}: its folder is that of {' '.join(folders[folder])}; leave one out")
-            if finished_metrics(folder, cfg) is None:
+            try:
+                finished = finished_metrics(folder, cfg)
+            except UserError:  # a damaged file of this job, which says so itself and fails alone
+                finished = None
+            if finished is None:
                 missing.append(job)
+                words[folder] = typed
+        for folder, typed in words.items():  # the table has them also where the sweep is stopped before their turn
+            write_overrides(folder, typed)
         print(f"{len(jobs)} jobs, {len(jobs) - len(missing)} of them finished, in {self.folder}", flush=True)
         return [value for value in self.launch(missing, 0) if isinstance(value, str)]
 
@@ -72,10 +88,21 @@ class Grid(Sweeper):
         """What each of the jobs returns. They are numbered from `first` on; each is a list of overrides."""
         return workers.launch_jobs(self.jobs, jobs, first) if jobs else []
 
-    def composed(self, job: Sequence[str]) -> tuple[Path, DictConfig]:
-        """A job's folder and its config. What is misspelt is found here, before the first job begins."""
-        cfg = self.configs.load_sweep_config(self.cfg, [*job])
-        folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
+    def composed(self, job: Sequence[str]) -> tuple[Path, DictConfig, Any]:
+        """A job's folder, its config, and its overrides."""
+        cfg = self.config_of(job)
+        folder, words = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir), cfg.hydra.overrides.task
         with open_dict(cfg):
             del cfg["hydra"]
-        return folder, cfg
+        return folder, cfg, words
+
+    def config_of(self, job: Sequence[str]) -> DictConfig:
+        """A job's config with Hydra's. What is wrong is found here, before the first job begins."""
+        with user_errors(" ".join(job)):
+            cfg = self.configs.load_sweep_config(self.cfg, [*job])
+        for part in ("launcher", "sweeper"):  # an experiment's own would not be asked
+            ours, theirs = (OmegaConf.to_container(each.hydra[part], resolve=False) for each in (self.cfg, cfg))
+            if ours != theirs:
+                way = "hydra/launcher=local" if part == "launcher" else "sweep=seeds"
+                raise UserError(f"{' '.join(job)}: a file of it sets the {part}, which all jobs share; type it, {way}")
+        return cfg

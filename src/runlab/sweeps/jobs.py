@@ -1,11 +1,12 @@
 """A job of a sweep: it fails alone, and trains on several devices in its own process. Imports no torch."""
 
+import atexit
 import inspect
 import os
 import re
-import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +15,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
-from runlab.config.messages import Diverged, Pruned, report_errors
-from runlab.config.processes import in_sweep, launched_processes, rank_zero
-from runlab.config.resolvers import quoted
-from runlab.runs.files import ENDED, RECORD, atomic_write
-from runlab.runs.record import write_failure
+from runlab.config.messages import Diverged, Pruned, UserError, report_errors
+from runlab.config.processes import POSIX, SIGKILL, in_sweep, launched_processes, rank_zero
+from runlab.config.resolvers import as_typed, quoted
+from runlab.config.secrets import masked
+from runlab.runs.files import ENDED
+from runlab.runs.record import write_failure, write_overrides
+from runlab.runs.resume import with_record
 from runlab.sweeps import results
-from runlab.sweeps.workers import JOBLIB, SIGNALS, busy, exit_with_parent, signal_handler, stoppable
+from runlab.sweeps.workers import JOBLIB, SIGNALS, SUBMITIT, busy, exit_with_parent, signal_handler, stoppable
 
 Train = Callable[[DictConfig], dict[str, Any]]
 STATUS: dict[type[Exception], str] = {Diverged: "diverged", Pruned: "pruned"}  # any other exception: failed
@@ -40,7 +43,9 @@ def run_job(train: Train, cfg: DictConfig) -> float | str | None:
     """
     if not in_sweep():
         with report_errors():  # before Hydra writes a line of its own about it
+            cfg = with_record(cfg, HydraConfig.get().overrides.task)
             return train(cfg).get(cfg.monitor)
+    cfg = with_record(cfg, HydraConfig.get().overrides.task)
     hydra, run_dir = HydraConfig.get(), Path(cfg.run_dir)
     cfg.resume = cfg.resume or "auto"
     if hydra.mode == RunMode.MULTIRUN and several_devices(cfg):
@@ -51,15 +56,15 @@ def run_job(train: Train, cfg: DictConfig) -> float | str | None:
     try:
         if rank_zero():
             (run_dir / ENDED).unlink(missing_ok=True)
-            if not (overrides := (run_dir / RECORD).with_stem("overrides")).exists():
-                with atomic_write(overrides) as path:
-                    path.write_text(OmegaConf.to_yaml(hydra.overrides.task))
+            write_overrides(run_dir, hydra.overrides.task)
         if JOBLIB in hydra.launcher._target_:
             reserve_gpu(Path(hydra.sweep.dir))
         metrics = train(cfg)
     except Exception as error:
         status = STATUS.get(type(error), "failed")
         report_failure(status, error, run_dir)
+        if SUBMITIT in hydra.launcher._target_ and status != "pruned":
+            fail_for_the_cluster(error)
         if hydra.mode != RunMode.MULTIRUN:
             sys.exit(1)  # the process that waits for this one hears of it
         return status
@@ -80,10 +85,18 @@ def report_failure(status: str, error: Exception, run_dir: Path) -> None:
         print(f"{job_name()}  {status}: {message}", file=sys.stderr, flush=True)
 
 
-def as_typed(overrides: Any) -> list[str]:
-    """Overrides without the values in place of what they refer to."""
-    words: Any = OmegaConf.to_container(overrides, resolve=False)
-    return list(words)
+def fail_for_the_cluster(error: Exception) -> None:
+    """Have this process, a job of a cluster, end with status 1, and print the traceback into the job's log.
+
+    It ends when submitit has handed the job's result over: to raise here would keep that from the sweep.
+    """
+    print(masked("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+
+    def leave() -> None:
+        sys.stdout.flush()
+        os._exit(1)
+
+    atexit.register(leave)
 
 
 def several_devices(cfg: DictConfig) -> bool:
@@ -101,6 +114,9 @@ def run_in_subprocess(script: str, cfg: DictConfig) -> float | str | None:
     The other ranks of a run repeat its command: the sweep's command would make each of them a sweep. Signals go on to
     the job, once each: it is in a session of its own, where Ctrl-C on the terminal does not reach it.
     """
+    if not POSIX:
+        with report_errors():
+            raise UserError(f"trainer.devices={cfg.trainer.devices}: on Windows each job of a sweep has one device")
     hydra, run_dir = HydraConfig.get(), Path(cfg.run_dir)
     sources = {source.provider: source.path for source in hydra.runtime.config_sources}
     options = [f"--config-name={hydra.job.config_name}", f"--config-path={sources['main']}"]
@@ -118,7 +134,7 @@ def run_in_subprocess(script: str, cfg: DictConfig) -> float | str | None:
     with signal_handler(hand_on):
         status = process.wait()
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # a rank that it has left behind
+        os.killpg(process.pid, SIGKILL)  # a rank that it has left behind
     stops = {128 + signum for signum in SIGNALS}
     if asked or status in stops:  # it was stopped, and so is the sweep
         sys.exit(128 + asked[0] if asked else status)

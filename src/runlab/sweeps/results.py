@@ -1,7 +1,7 @@
 """What the run folders below a folder hold, read without torch; a damaged file does not hide the other runs."""
 
-import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isnan
@@ -10,15 +10,18 @@ from typing import Any
 
 import yaml
 
-from runlab.runs.files import ENDED, METRICS, RECORD
+from runlab.config.messages import UserError
+from runlab.runs.files import ENDED, METRICS, NOT_METRICS, RECORD, read_json, read_metrics
 
-NOT_METRICS = ("epoch", "global_step", "seconds", "best_checkpoint")  # what else metrics.json holds
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has its C part
 
 
 @dataclass
 class Row:
-    """A run. `metrics` are what `metrics.json` holds; `status` is finished, failed, diverged, pruned or unfinished."""
+    """A run. `metrics` are what `metrics.json` holds; `status` says how it ended.
+
+    It is finished, failed, diverged, pruned, unfinished, or damaged: one of its files cannot be read.
+    """
 
     folder: Path
     overrides: dict[str, str]
@@ -29,29 +32,46 @@ class Row:
 
 def run_folders(folder: Path) -> Iterator[Path]:
     """The run folders in `folder`, by name; itself if it is one. What begins with a dot is not looked into."""
-    if (folder / ".hydra").is_dir():
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError as error:  # it must not hide the other runs
+        print(f"{folder}: {error.strerror}; passed over", file=sys.stderr)
+        return
+    if ".hydra" in names:
         yield folder
         return
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     for name in names:
-        yield from run_folders(folder / name)
+        if not name.startswith("."):
+            yield from run_folders(folder / name)
 
 
 def read(folder: Path) -> Row:
     row, overrides = Row(folder, {}), (folder / RECORD).with_stem("overrides")
     try:
-        words = yaml.load(overrides.read_bytes(), Loader) if overrides.exists() else []
-        row.overrides = dict(_override(str(word)) for word in words or [])
+        if overrides.exists():
+            row.overrides = dict(map(_override, _words(overrides)))
+            row.overrides.pop("rerun", None)  # says nothing about the run itself
         if (folder / METRICS).exists():
-            row.metrics = _checked(json.loads((folder / METRICS).read_text()))
-            row.status = "finished"
+            row.metrics, row.status = read_metrics(folder), "finished"
         elif (folder / ENDED).exists():
-            ended = json.loads((folder / ENDED).read_text())
-            row.status, row.message = ended["status"], ended["message"].partition("\n")[0]
-    except (ValueError, TypeError, LookupError, OSError, yaml.YAMLError) as error:  # it must not hide the other runs
-        row.message = f"a damaged file: {str(error).splitlines()[0]}"
+            ended = read_json(folder / ENDED, "run the job again")
+            row.status, row.message = str(ended.get("status")), str(ended.get("message")).partition("\n")[0]
+    except (UserError, OSError) as error:  # it must not hide the other runs
+        row.status, row.message = "damaged", str(error).removeprefix(f"{folder}/")
     return row
+
+
+def _words(path: Path) -> list[str]:
+    """The overrides in a file; `UserError` where it is damaged."""
+    try:
+        text = path.read_bytes().decode()
+        words = yaml.load(text, Loader) if text.endswith(("\n", "]")) else None  # else it is cut
+    except (OSError, ValueError, yaml.YAMLError):
+        words = None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UserError(f"{path}: damaged; restore it, or run the job anew in another folder")
+    return words
 
 
 def rows(folder: Path) -> tuple[list[Row], str | None, int]:
@@ -61,21 +81,21 @@ def rows(folder: Path) -> tuple[list[Row], str | None, int]:
     order is that of the folders.
     """
     table = [read(run) for run in run_folders(folder)]
-    configs = (_config(path) for path in [folder / "multirun.yaml", *(row.folder / RECORD for row in table)])
-    config = next(filter(None, configs), {})
+    configs = (read_config(path) for path in [folder / "multirun.yaml", *(row.folder / RECORD for row in table)])
+    config: dict[str, Any] = next(filter(None, configs), {})
     monitor, sign = config.get("monitor"), -1 if config.get("mode") == "max" else 1
     name, sign = (str(monitor), sign) if monitor else (None, 0)
     table.sort(key=lambda row: (row.status != "finished", row.status, place(row.metrics.get(name or ""), sign)))
     return table, name, sign
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """A recorded config; an empty one where it is missing or damaged."""
+def read_config(path: Path) -> dict[str, Any]:
+    """A recorded config; an empty one where it is missing or damaged, as one without a mode is."""
     try:
         config = yaml.load(path.read_bytes(), Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return config if isinstance(config, dict) else {}
+    return config if isinstance(config, dict) and {"monitor", "mode"} <= config.keys() else {}
 
 
 def main_metrics(metrics: Sequence[dict[str, Any]], monitor: str | None) -> list[str]:
@@ -108,13 +128,3 @@ def place(value: float | None, sign: int) -> tuple[bool, float]:
 
 def keys_of(mappings: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
-
-
-def _checked(metrics: Any) -> dict[str, Any]:
-    """What `metrics.json` holds; `ValueError` where it is no mapping of names to numbers."""
-    if not isinstance(metrics, dict):
-        raise ValueError(f"{METRICS} holds no metrics")
-    for name, value in metrics.items():
-        if name != "best_checkpoint" and type(value) not in (int, float):
-            raise ValueError(f"{METRICS} has no number for {name}")
-    return metrics

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Override
 
-from runlab.config.messages import UserError, user_errors
+from runlab.config.messages import UserError, one_line
+from runlab.runs.code import take_finished
 from runlab.runs.files import atomic_write, run_lock
 from runlab.sweeps import results
 from runlab.sweeps.grid import Grid
+from runlab.sweeps.space import chosen, distribution, each_choice, readable
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -70,20 +72,35 @@ class Search(Grid):
         for override in overrides:  # what is typed comes after `params`, and takes their place
             key = override.get_key_element()  # with the + of an added option
             space.pop(key, None)
-            if override.is_sweep_override():
+            values = list(override.sweep_string_iterator()) if override.is_choice_sweep() else []
+            if len(values) == 1:
+                fixed[f"{key}={values[0]}"] = key
+            elif override.is_sweep_override():
                 space[key] = distribution(override)
             else:
                 fixed[str(override.input_line)] = key
-        words = [*fixed, *(f"{key}={drawn_from}" for key, drawn_from in space.items())]
+        for job in each_choice(space):
+            self.config_of([*fixed, *job])  # `UserError` where one choice lacks what is searched or typed
+        if self.cfg.get("rerun"):
+            raise UserError("rerun=true: a search has learnt from its trials; name another hydra.sweep.dir")
+        words = [
+            *(word for word, key in fixed.items() if key != "rerun"),
+            *(f"{key}={drawn_from}" for key, drawn_from in space.items()),
+        ]
         with run_lock(self.folder, resume=True):
-            with user_errors(self.storage):
+            try:
                 study = optuna.create_study(
                     study_name="search", storage=database(self.storage), direction=self.direction, load_if_exists=True
                 )
+            except Exception as error:
+                way_out = "remove it if it is damaged: the same command reuses the trials that are finished"
+                raise UserError(f"{self.storage}: {one_line(error).partition(' [SQL')[0]}; {way_out}") from error
             if differing := set(study.user_attrs.get("overrides", words)) ^ set(words):
                 other = shlex.join(sorted(differing))
                 raise UserError(f"{self.folder}: a search that differs in {other}; name another hydra.sweep.dir")
             study.set_user_attr("overrides", words)
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+                take_finished(self.folder / str(trial.number), self.cfg.get("rerun"))
             done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
             print(f"{self.n_trials} trials, {done} of them done, in {self.folder}", flush=True)
             while batch := self.batch(study, space):
@@ -100,7 +117,9 @@ class Search(Grid):
             self.report(study, fixed)
             lost = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         statuses = [results.read(self.folder / str(trial.number)).status for trial in lost]
-        return [status for status in statuses if status in ("failed", "unfinished")]  # diverged is an answer too
+        return [
+            status for status in statuses if status in ("failed", "unfinished", "damaged")
+        ]  # diverged is an answer too
 
     def batch(self, study: "Study", space: "Space") -> "list[FrozenTrial]":
         """The trials to run next: those that a kill has left, else `n_jobs` new ones; none at the end.
@@ -150,7 +169,11 @@ class Search(Grid):
             with atomic_write(picture := self.folder / "optimization_history.png") as path:
                 pyplot.savefig(path, format="png")
             pyplot.close()
-        kept = [word for word, key in fixed.items() if key != "sweep" and not key.startswith("callbacks.pruning")]
+        kept = [
+            word
+            for word, key in fixed.items()
+            if key not in ("sweep", "rerun") and not key.startswith("callbacks.pruning")
+        ]
         command = shlex.join(["python", "train.py", *kept, *chosen(study.best_trial)])
         self.best = f"history  {picture}\nbest     {self.cfg.monitor} {study.best_value}  {command}\n"
 
@@ -163,34 +186,8 @@ def database(url: str) -> "RDBStorage":
     return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
 
 
-def distribution(override: Override) -> "BaseDistribution":
-    """What an override lets Optuna draw: an interval's numbers, a range's integers, or one of several words."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    value = override.value()
-    with user_errors(str(override.input_line)):
-        if isinstance(value, IntervalSweep):
-            kind = IntDistribution if isinstance(value.start, int) else FloatDistribution
-            return kind(value.start, value.end, log="log" in value.tags)  # type: ignore[arg-type]
-        if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range) and numbers:
-            return IntDistribution(min(numbers), max(numbers), step=abs(numbers.step))
-        return CategoricalDistribution(list(override.sweep_string_iterator()))
-
-
 def wait(run_dir: Path) -> None:
     """Until no process is in this folder: those that joblib or SLURM started for a search outlive its kill."""
     if (path := run_dir / ".lock").exists():
         with FileLock(path):
             pass
-
-
-def readable(value: Any, drawn_from: "BaseDistribution") -> Any:
-    """A float rounded to four significant figures, still in its interval; anything else as it is."""
-    if type(value) is not float:
-        return value
-    return min(max(float(f"{value:.4g}"), drawn_from.low), drawn_from.high)  # type: ignore[attr-defined]
-
-
-def chosen(trial: "FrozenTrial") -> list[str]:
-    """A trial's values as overrides."""
-    return [f"{key}={value}" for key, value in trial.params.items()]

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite, nan
 from pathlib import Path
+from typing import Any
 
-from runlab.config.messages import UserError
-from runlab.runs.files import atomic_write
-from runlab.sweeps.results import NOT_METRICS, Row, keys_of, main_metrics, place, rows
+from runlab.runs.files import NOT_METRICS, atomic_write
+from runlab.sweeps.results import Row, keys_of, main_metrics, place, rows
 
 REPEATS = ("seed", "data.fold")  # over these a setting is repeated: its mean ± standard deviation is shown
 SHOWN, WIDE = 20, 40  # rows, and characters of an override, that are printed at most; results.csv has all
@@ -17,16 +17,19 @@ SHOWN, WIDE = 20, 40  # rows, and characters of an override, that are printed at
 
 def write_csv(folder: Path, table: Sequence[Row]) -> Path:
     """`results.csv`: a row a run, with its overrides, a column each, metrics, status, seconds, folder and message."""
+    with atomic_write(folder / "results.csv") as path, path.open("w", newline="") as file:
+        csv.writer(file).writerows(records(folder, table))
+    return folder / "results.csv"
+
+
+def records(folder: Path, table: Sequence[Row]) -> Iterator[list[Any]]:
+    """The header of `results.csv`, and its rows."""
     keys = keys_of(row.overrides for row in table)
     names = [name for name in keys_of(row.metrics for row in table) if name not in NOT_METRICS]
-    with atomic_write(folder / "results.csv") as path, path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*keys, *names, "status", "seconds", "folder", "message"])
-        for row in table:
-            values = [*(row.overrides.get(key) for key in keys), *(row.metrics.get(name) for name in names)]
-            where = os.path.relpath(row.folder, folder)
-            writer.writerow([*values, row.status, row.metrics.get("seconds"), where, row.message])
-    return folder / "results.csv"
+    yield [*keys, *names, "status", "seconds", "folder", "message"]
+    for row in table:
+        values = [*(row.overrides.get(key) for key in keys), *(row.metrics.get(name) for name in names)]
+        yield [*values, row.status, row.metrics.get("seconds"), os.path.relpath(row.folder, folder), row.message]
 
 
 def lines(table: Sequence[Row], monitor: str | None, sign: int) -> Iterator[str]:
@@ -41,12 +44,14 @@ def lines(table: Sequence[Row], monitor: str | None, sign: int) -> Iterator[str]
         where = [os.path.relpath(row.folder)] * alike
         seconds = _number(row.metrics.get("seconds"), 1)
         cells.append([*scores, row.status, seconds, *map(_short, _setting(row, keys)), *where, row.message])
-    yield from _aligned(cells, len(table))
+    yield from aligned(cells, len(table))
 
     repeats = [key for key in REPEATS if key in keys]
     others = [key for key in keys if key not in repeats]
     groups: dict[tuple[str, ...], dict[tuple[str, ...], Row]] = {}
+    asked: dict[tuple[str, ...], set[tuple[str, ...]]] = {}  # also what has not finished
     for row in sorted(table, key=lambda row: row.folder):  # of two runs of one setting and seed the later one counts
+        asked.setdefault(_setting(row, others), set()).add(_setting(row, repeats))
         if row.status == "finished":
             groups.setdefault(_setting(row, others), {})[_setting(row, repeats)] = row
     if not repeats or all(len(group) == 1 for group in groups.values()):
@@ -56,9 +61,12 @@ def lines(table: Sequence[Row], monitor: str | None, sign: int) -> Iterator[str]
     for setting, group in groups.items():
         values = [[row.metrics[name] for row in group.values() if name in row.metrics] for name in names]
         rank = place(sum(values[0]) / len(values[0]) if values and values[0] else None, sign)
-        means.append((rank, [*map(_mean, values), str(len(group)), *map(_short, setting)]))
+        count = (
+            str(len(group)) if group.keys() == asked[setting] else f"{len(group)} of {len(asked[setting])}, incomplete"
+        )
+        means.append((rank, [*map(_mean, values), count, *map(_short, setting)]))
     means.sort(key=lambda mean: mean[0])
-    yield from _aligned([[*names, "n", *others], *(cells for _, cells in means[:SHOWN])], len(means))
+    yield from aligned([[*names, "n", *others], *(cells for _, cells in means[:SHOWN])], len(means))
 
 
 def show(folder: Path) -> list[Row]:
@@ -67,14 +75,6 @@ def show(folder: Path) -> list[Row]:
     if table:
         print("", *lines(table, name, sign), sep="\n", flush=True)
     return table
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Print the results of the folder that is named; `UserError` where there is none."""
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
-        raise UserError(f"{' '.join(arguments) or 'no folder'}: name one folder of runs, as in runs/default")
-    if not show(Path(arguments[0])):
-        raise UserError(f"{arguments[0]}: holds no run")
 
 
 def _setting(row: Row, keys: Iterable[str]) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def _short(word: str) -> str:
     return word if len(word) <= WIDE else word[: WIDE - 3] + "..."
 
 
-def _aligned(cells: Sequence[Sequence[str]], total: int) -> Iterator[str]:
+def aligned(cells: Sequence[Sequence[str]], total: int) -> Iterator[str]:
     """A header and rows, in columns; and how many more of `total` rows there are."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:

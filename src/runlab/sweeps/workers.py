@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from runlab.config.processes import SIGKILL
 from runlab.config.startup import fast_imports
 
 Job = TypeVar("Job", bound=Callable[..., Any])
 JOBLIB = "joblib"  # stands in the names of its launcher and of that one's module
+SUBMITIT = "submitit"  # the same of the one for clusters
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # What a worker process knows of itself: whether it has a job, and the exit statuses of what it was stopped by.
@@ -42,7 +44,7 @@ def launch_jobs(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> lis
     signal is passed to the workers, no further job begins, and when the workers are done this process exits with 130 or
     143; a signal a second later kills them.
     """
-    if "submitit" in type(launcher).__module__:
+    if SUBMITIT in type(launcher).__module__:
         return launch_slurm_jobs(launcher, jobs, first)
     if JOBLIB not in type(launcher).__module__:
         return [job.return_value for job in launcher.launch(jobs, first)]
@@ -56,7 +58,7 @@ def launch_jobs(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> lis
         since = since or time.monotonic()
         asked.append(signum)
         for worker in multiprocessing.active_children():
-            os.kill(worker.pid or 0, signum if len(asked) == 1 else signal.SIGKILL)
+            os.kill(worker.pid or 0, signum if len(asked) == 1 else SIGKILL)
 
     class UntilAsked(list[Any]):  # joblib draws a job when a worker is free, and so none after a signal
         def __iter__(self) -> Iterator[Any]:

@@ -8,13 +8,20 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
+from runlab.config.resolvers import as_typed
+from runlab.config.secrets import as_written, written_value
+from runlab.tracking.loggers import MLFlowLogger
+
 
 def log_config(trainer: Trainer, cfg: DictConfig) -> None:
-    """Give the loggers the hyperparameters, and TensorBoard the whole config, resolved, as a text."""
+    """Give the loggers the hyperparameters, and TensorBoard the whole config, resolved, as a text.
+
+    What comes from the environment stays as it is typed.
+    """
     parameters = hyperparameters(cfg)
     for logger in trainer.loggers:
         logger.log_hyperparams(parameters)
-    log_text(trainer, "config", f"```\n{OmegaConf.to_yaml(cfg, resolve=True)}```")
+    log_text(trainer, "config", f"```\n{OmegaConf.to_yaml(OmegaConf.create(as_written(cfg)))}```")
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, int | float | str]:
@@ -22,13 +29,14 @@ def hyperparameters(cfg: DictConfig) -> dict[str, int | float | str]:
 
     A group stands for itself by the choice that was typed, else by its class.
     """
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    overrides = as_typed(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     typed = {key.lstrip("+~"): choice for key, _, choice in (override.partition("=") for override in overrides)}
+    written = as_written(cfg)
     values: dict[str, int | float | str] = {"overrides": " ".join(overrides) or "none"}
     for key in dict.fromkeys([*(cfg.hyperparameters or ()), *typed]):
-        value = OmegaConf.select(cfg, key)
-        if isinstance(value, DictConfig) or key == "experiment":
-            value = typed.get(key) or str(value.get("_target_", "none")).rpartition(".")[2]
+        value = written_value(written, key)
+        if isinstance(value, dict) or key == "experiment":
+            value = typed.get(key) or str((value or {}).get("_target_", "none")).rpartition(".")[2]
         values[key] = value if isinstance(value, int | float | str) else str(value).lower()
     return values
 
@@ -41,8 +49,8 @@ def log_image(trainer: Trainer, tag: str, picture: NDArray[np.uint8]) -> None:
             logger.experiment.add_image(tag, picture, step, dataformats="HWC")
         elif isinstance(logger, loggers.WandbLogger):
             logger.log_image(tag, [picture], step)
-        elif isinstance(logger, loggers.MLFlowLogger):
-            logger.experiment.log_image(logger.run_id, picture, key=tag, step=step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.log_image(tag, picture, step)
 
 
 def log_text(trainer: Trainer, tag: str, markdown: str) -> None:

@@ -1,4 +1,4 @@
-"""When a checkpoint is written, and what the engine keeps in it."""
+"""When a checkpoint is written, and which one is tested."""
 
 import os
 import shutil
@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from runlab.config.messages import Diverged, UserError
+from runlab.config.messages import UserError
 from runlab.config.processes import in_sweep
 from runlab.data.connector import unresumable
 from runlab.runs.files import atomic_write
-from runlab.training.schedulers import step_plateau
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -28,6 +27,8 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, dirpath: str, filename: str, save_top_k: int = 1, **options: Any) -> None:
         if save_top_k != 1 and "{" not in filename:
             filename += "-{epoch}-{step}"  # else one file would take the place of another
+        if options.get("monitor") is None:  # the newest is the best: of each epoch, whether it is validated or not
+            options.setdefault("save_on_train_epoch_end", True)
         super().__init__(dirpath=dirpath, filename=filename, save_top_k=save_top_k, **options)
         self.best_path = Path(dirpath, "best.ckpt")
 
@@ -76,68 +77,18 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path)
 
 
-class RunState(Callback):
-    """Keeps in each checkpoint what it scored and how it can be resumed; never saves weights that are not finite.
-
-    `metrics` are plain floats by their logged names. `run` says whether the training data can be resumed from there
-    (`resumable`) and, where early stopping or a timer has ended the training, with which settings (`stopped_by`): with
-    the same ones a resumed run goes straight to the test.
-    `configured` holds each callback with the arguments that its config has: they win over those in a checkpoint.
-    """
-
-    def __init__(self, configured: list[tuple[Callback, dict[str, Any]]], stopping: str, hint: str) -> None:
-        self.configured, self.stopping, self.hint = configured, stopping, hint
-        self.loaded: dict[str, Any] = {}  # the metrics of the checkpoint that is resumed
-        self.resumed: dict[str, Any] = {}  # the checkpoint that is resumed
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        # Lightning restores weights before it gives the module its precision: 64 bits would be cut to 32.
-        trainer.precision_plugin.convert_module(pl_module)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
-            raise Diverged(f"weights are not finite at optimizer step {trainer.global_step}; {self.hint}")
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
-        checkpoint["metrics"] = metrics or self.loaded
-        epochs: Any = trainer.fit_loop.epoch_progress.current
-        inside_epoch = trainer.training and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
-        checkpoint["run"] = {
-            "stopped_by": self.stopping if trainer.should_stop else None,
-            "resumable": not (inside_epoch and unresumable(trainer)),
-            "epoch_done": epochs.processed == epochs.ready,
-            "accumulate_grad_batches": trainer.accumulate_grad_batches,
-            "frozen": [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad],
-        }
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        if any(isinstance(callback, StochasticWeightAveraging) for callback, _ in self.configured):
-            raise UserError(
-                "callbacks: a run with StochasticWeightAveraging cannot be resumed equal; begin a new run, or average"
-                " by WeightAveraging or EMAWeightAveraging"
-            )
-        self.loaded, self.resumed = checkpoint["metrics"], checkpoint
-        if checkpoint["run"]["stopped_by"] == self.stopping:
-            trainer.should_stop = True
-        present = {callback.state_key: type(callback).__name__ for callback, _ in self.configured}
-        for key in checkpoint["callbacks"].keys() - present:
-            if (name := key.partition("{")[0]) in present.values():
-                raise UserError(f"callbacks: the run to resume has a {key}; leave what this {name} watches as it was")
-        for callback, arguments in self.configured:
-            if state := checkpoint["callbacks"].get(callback.state_key):
-                state.update({name: value for name, value in arguments.items() if name in state})
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        checkpoint, self.resumed = self.resumed, {}
-        if not checkpoint:
-            return
-        run, parameters = checkpoint["run"], pl_module.named_parameters()
-        for name, parameter in parameters:
-            parameter.requires_grad_(name not in run["frozen"])
-        # Lightning steps ReduceLROnPlateau after the checkpoint, and calls no hook of an epoch's start within an epoch.
-        if run["epoch_done"]:
-            step_plateau(trainer, checkpoint["epoch"], checkpoint["metrics"])
-        else:
-            trainer.accumulate_grad_batches = run["accumulate_grad_batches"]
+def check_last(callbacks: dict[str, Any]) -> None:
+    """`UserError` where a `ModelCheckpoint` is to write the file of a `LastCheckpoint` too."""
+    paths = {Path(callback.path): name for name, callback in callbacks.items() if isinstance(callback, LastCheckpoint)}
+    for name, callback in callbacks.items():
+        if isinstance(callback, ModelCheckpoint) and callback.save_last:
+            file = f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
+            for path, other in paths.items():
+                if path == Path(callback.dirpath or path.parent, file):
+                    raise UserError(
+                        f"callbacks.{name}.save_last={callback.save_last}: callbacks.{other} writes {file} in that"
+                        f" folder; set it to false, or leave the other out by ~callbacks.{other}"
+                    )
 
 
 def best_path(trainer: Trainer, monitor: str | None) -> Path | None:
@@ -160,12 +111,12 @@ def _path_of(callback: ModelCheckpoint) -> Path:
 
 
 def test(
-    trainer: Trainer, task: LightningModule, data: LightningDataModule, tested: str | Path | None
+    trainer: Trainer, task: LightningModule, data: LightningDataModule | None, tested: str | Path | None
 ) -> dict[str, Any]:
     """Test the task's weights, and return the test's metrics; a line says so where nothing is tested, and why."""
     missing = [
         f"{type(owner).__name__} has no {hook}"
-        for owner, hook in ((data, "test_dataloader"), (task, "test_step"))
+        for owner, hook in ((data or task, "test_dataloader"), (task, "test_step"))
         if not is_overridden(hook, owner)
     ]
     if missing and not in_sweep():
@@ -175,4 +126,6 @@ def test(
     if not tested:
         rank_zero_only(print)("no checkpoint was written: the weights at hand are tested", flush=True)
     trainer.test(task, data, verbose=False)
+    if not any(trainer.num_test_batches):
+        rank_zero_only(print)("nothing is tested: test_dataloader gives no batch", flush=True)
     return dict(trainer.callback_metrics)

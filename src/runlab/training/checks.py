@@ -13,31 +13,30 @@ from runlab.config.messages import Diverged, UserError
 from runlab.data.connector import unresumable
 from runlab.training.epoch_state import of_each_process
 from runlab.training.logged_values import logs_this_batch
+from runlab.training.monitors import Monitors
+from runlab.training.refusals import check_schedules
 
 
 class CheckRun(Callback):
     """Ends a run that cannot come out right, in a line that says why.
 
-    `UserError` where a metric that is monitored is not among those of the validation, where all processes get the same
-    training batch, or where the schedule of a resumed run is over. `Diverged` where a training batch whose values are
+    `UserError` where a metric that is monitored is not logged, where all processes get the same training batch, or
+    where the schedule cannot be saved or, in a resumed run, is over. `Diverged` where a training batch whose values are
     logged has one that is NaN or infinite; `hint` says what may help.
     """
 
     def __init__(self, monitor: str | None, hint: str) -> None:
-        self.monitor, self.hint = monitor, hint
+        self.monitors, self.hint = Monitors(monitor), hint
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        check_schedules(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        found = [name for name in trainer.callback_metrics if name != "step"]
-        if not trainer.sanity_checking or not found:
-            return
-        monitors = [self.monitor, *(getattr(callback, "monitor", None) for callback in trainer.callbacks)]  # type: ignore[attr-defined]
-        for monitor in monitors:
-            if isinstance(monitor, str) and monitor.startswith("val") and monitor not in found:
-                names = ", ".join(found)
-                raise UserError(f"monitor={monitor}: the validation logs {names}; choose one of them, or monitor=null")
+        self.monitors.check_validation(trainer)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the schedule of a resumed run, which may be longer now than when the schedule was made."""
+        self.monitors.check_start(trainer, pl_module)
         if not (steps := trainer.global_step):
             return
         for config in trainer.lr_scheduler_configs:
@@ -69,6 +68,7 @@ class CheckRun(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *batch: Any) -> None:  # noqa: ARG002
         if not logs_this_batch(trainer):
             return
+        self.monitors.check_training(trainer, pl_module)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         values = dict(trainer.fit_loop.epoch_loop._results.metrics(on_step=True)["callback"])
         for name, value in (values | {"the training loss": loss}).items():

@@ -1,17 +1,22 @@
 """What an epoch has gathered so far, in checkpoints: gradients, logged values and metrics."""
 
-from typing import Any
+import sys
+from functools import partial
+from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from lightning.pytorch.utilities.memory import recursive_detach
 from torchmetrics import Metric
 
 from runlab.config.messages import UserError
+from runlab.training.attributes import Attributes, is_users
+from runlab.training.logged_values import LoggedValues, names_in_epoch
 
 REDUCTIONS = (torch.mean, torch.sum, torch.min, torch.max, sum, min, max)  # all that `self.log` takes
-METRICS = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")  # attributes of Lightning's connector
+METRICS = ("callback_metrics", "logged_metrics", "progress_bar_metrics")  # attributes of a Trainer
 
 
 def of_each_process(trainer: L.Trainer, mine: Any) -> list[Any]:
@@ -29,14 +34,21 @@ class EpochState(L.Callback):
     The gradients of an accumulation window: without them a resumed run would step with part of them. With manual
     optimization they are saved whenever there are any, as what to keep between batches is the module's own affair.
     And what `self.log` and torchmetrics have gathered: without it `self.log(..., on_epoch=True)` would give the mean
-    over the rest of the epoch alone.
+    over the rest of the epoch alone. The newest values of all epochs are saved at any time: callbacks and schedules
+    look at them. And the `Attributes` that training has changed: what a module counts by hand. A line says which of
+    them cannot be restored, and which hook of an epoch's start is not called again.
 
-    `checkpoint["epoch_state"]` is a list with the state of each process; it is missing where there is nothing to save.
-    Every process has to take part in saving. `UserError` on resuming with another number of processes.
+    `checkpoint["epoch_state"]` is a list with the state of each process. Every process has to take part in saving.
+    `UserError` on resuming within an epoch with another number of processes.
     """
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
+        self._attributes: Attributes | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            trainer.fit_loop.after_start = partial(self._after_start, trainer, pl_module)  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         state: dict[str, Any] = {}
@@ -48,13 +60,16 @@ class EpochState(L.Callback):
             results = trainer.fit_loop.epoch_loop._results
             state["logged"] = {key: _saved_value(value) for key, value in results.items() if not value.has_reset}
             state["torchmetrics"] = {n: _saved_metric(m) for n, m in _metrics(pl_module).items() if m._update_count}
-            state["connector"] = {name: dict(getattr(trainer._logger_connector, name)) for name in METRICS}
-        every = of_each_process(trainer, state)
-        if any(every):
-            checkpoint["epoch_state"] = every
+        state["metrics"] = {name: dict(getattr(trainer, name)) for name in METRICS}
+        state["in_epoch"] = names_in_epoch(trainer)
+        if self._attributes:
+            state["attributes"], state["left_out"] = self._attributes.changed()
+        checkpoint["epoch_state"] = of_each_process(trainer, state)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        every = checkpoint.get("epoch_state", [{}] * trainer.world_size)
+        every = checkpoint.get("epoch_state", [{}])
+        if len(every) != trainer.world_size and every[0].keys().isdisjoint(("gradients", "logged")):
+            every = [every[0]] * trainer.world_size
         if len(every) != trainer.world_size:
             raise UserError(
                 f"trainer.devices: the checkpoint was saved within an epoch by {len(every)} process(es), this run has"
@@ -62,24 +77,38 @@ class EpochState(L.Callback):
             )
         self._loaded = every[trainer.global_rank]
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        metrics = move_data_to_device(self._loaded.get("metrics", {}), trainer.strategy.root_device)
+        for name, values in metrics.items():
+            getattr(trainer._logger_connector, f"_{name}").update(values)
+
+    def _after_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put back the rest, which a hook of the training's start may have begun anew."""
         state, self._loaded = self._loaded, {}
+        self._attributes = Attributes(trainer)
+        missing = self._attributes.restore(state.get("attributes", {})) + state.get("left_out", [])
+        if trainer.is_global_zero and missing:
+            reason = "too large or more than numbers, text and tensors"
+            print(f"resumed: not restored, as {reason}: {', '.join(missing)}", file=sys.stderr)
         for name, gradient in state.get("gradients", {}).items():
             parameter = pl_module.get_parameter(name)
             parameter.grad = gradient.to(parameter.device)
         if "logged" not in state:
             return
-        metrics, results, connector = (
-            _metrics(pl_module),
-            trainer.fit_loop.epoch_loop._results,
-            trainer._logger_connector,
-        )
+        # Lightning calls it at an epoch's start alone, and so it stays: a hook that halves a rate or counts would do so
+        # twice. What it has set of weights, optimizers, frozen layers and plain attributes is in the checkpoint.
+        parts = (type(part) for part in (*trainer.callbacks, pl_module))  # type: ignore[attr-defined]  # set by a connector
+        if trainer.is_global_zero and (own := [kind for kind in parts if is_users(kind.on_train_epoch_start)]):
+            names = ", ".join(kind.__name__ for kind in own)
+            text = "is not called again in this epoch; attributes that it has set are restored, other objects are not"
+            print(f"resumed within an epoch: on_train_epoch_start of {names} {text}", file=sys.stderr)
+        connector, results = trainer._logger_connector, cast("LoggedValues", trainer.fit_loop.epoch_loop._results)
+        results.in_epoch.update(state["in_epoch"])
+        metrics = _metrics(pl_module)
         for name in metrics.keys() & state["torchmetrics"].keys():
             _restore_metric(metrics[name], state["torchmetrics"][name])
         for key, saved in state["logged"].items():
             results[key] = _restored_value(saved, metrics, trainer)
-        for name, values in state["connector"].items():
-            getattr(connector, name).update(values)
         # In the first batch that it sees of an epoch the connector drops what is left of the last one: say that the
         # first batch has been.
         connector._first_loop_iter = True

@@ -39,6 +39,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         self._step: LeanStep | None = None  # None in an epoch whose batches cannot take the short way
         self._between_batches = False  # whether the functions in `after_batch` are being called
         self._resumed_between_batches = False
+        self.resumed_after_step = False  # from a checkpoint of `on_train_batch_end`: what follows it is still to come
 
     def reset(self) -> None:
         stepped = self._batches_that_stepped
@@ -56,6 +57,11 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def advance(self, data_fetcher: _DataFetcher) -> None:
         if self._resumed_between_batches:  # nothing of the last batch is left to do
             self.restarting = self._resumed_between_batches = False
+        if self.resumed_after_step:
+            self.restarting = self.resumed_after_step = False
+            self.trainer._logger_connector.on_batch_end()
+            self.trainer._logger_connector.update_train_step_metrics()
+            return
         if isinstance(data_fetcher, _DataLoaderIterDataFetcher):  # the training step itself fetches
             self._seed_batch()
         if self._step is not None and not self._restarting:
@@ -134,6 +140,10 @@ class LeanEpochLoop(_TrainingEpochLoop):
         return is_due or trainer.should_stop or trainer.received_sigterm
 
     @property
+    def done(self) -> bool:
+        return not self.resumed_after_step and super().done
+
+    @property
     def _is_training_done(self) -> bool:
         # Lightning's own also looks up `global_step` where there is no limit, at each batch.
         reached_limit = self.max_steps != -1 and self.global_step >= self.max_steps
@@ -148,3 +158,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         super().on_load_checkpoint(state_dict)
         self._resumed_between_batches = state_dict.get("between_batches", False)
+        batches: Any = self.batch_progress.current
+        if batches.completed < batches.processed:
+            # Lightning would leave out what follows the batch: the validation and, after the last one, the epoch's end.
+            self.batch_progress.increment_completed()
+            self.resumed_after_step = True

@@ -14,7 +14,7 @@ class AnyTrainer(Options):
     """Lightning's Trainer, or a subclass of one's own."""
 
     group, may_lack = "trainer", True
-    max_steps: int = Field(ge=-1, description="Optimizer steps at most; -1: no limit.")
+    max_steps: Count | Literal[-1] = Field(description="Optimizer steps at most; -1: no limit.")
     max_time: str | Mapping | None = Field(None, description="Time at most, as DD:HH:MM:SS or {hours: 1}.")
     max_epochs: Count | Literal[-1] = Field(description="Passes over the training set; -1: no limit.")
     min_epochs: NotNegative | None = Field(description="Passes at least.")
@@ -24,26 +24,23 @@ class AnyTrainer(Options):
     num_nodes: Count = Field(description="Machines.")
     strategy: str = Field(description="How several devices share the work, as ddp.")
     precision: Literal[
-        "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true",
-        "transformer-engine", "transformer-engine-float16", "64", "32", "16", "bf16", 64, 32, 16,
+        "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "64", "32", "16", "bf16", 64, 32, 16
     ] | None = Field(description="Bits of numbers in forward and backward passes.")  # fmt: skip
-    deterministic: bool | Literal["warn"] | None = Field(description="true: same seed, same bits; warn: only say.")
+    deterministic: bool | Literal["warn"] = Field(description="true: same seed, same bits; warn: only say.")
     benchmark: bool | None = Field(description="true: cuDNN tries out algorithms, which may differ between runs.")
     log_every_n_steps: Count = Field(description="Optimizer steps between two points of train/loss.")
     check_val_every_n_epoch: Count | None = Field(description="Epochs between two validations; null: by batches.")
-    val_check_interval: Limit | str | Mapping | None = Field(description="Batches (int) or share (float) between them.")
+    val_check_interval: Limit | None = Field(description="Batches (int) or share (float) between them.")
     limit_train_batches: Limit = Field(description="Batches (int) or share (float) of each training epoch.")
     limit_val_batches: LimitOrNone = Field(description="Batches (int) or share (float) of the validation; 0: none.")
     limit_test_batches: Limit = Field(description="Batches (int) or share (float) of the test.")
     limit_predict_batches: LimitOrNone | None = Field(description="Batches (int) or share (float) of a prediction.")
-    overfit_batches: LimitOrNone = Field(description="Batches (int) or share (float) to train on again and again.")
-    num_sanity_val_steps: Annotated[int, Field(ge=-1)] | None = Field(
-        description="Validation batches tried before training; -1: all."
-    )
+    overfit_batches: Count = Field(description="Batches to train on again and again.")
+    num_sanity_val_steps: int = Field(ge=-1, description="Validation batches tried before training; -1: all.")
     accumulate_grad_batches: Count = Field(description="Batches whose gradients are summed for an optimizer step.")
-    gradient_clip_val: Annotated[float, Field(ge=0)] | None = Field(description="Largest gradient; null: any.")
+    gradient_clip_val: Annotated[float, Field(gt=0)] | None = Field(description="Largest gradient; null: any.")
     gradient_clip_algorithm: Literal["norm", "value"] | None = Field(description="What of it `gradient_clip_val` is.")
-    fast_dev_run: bool | NotNegative = Field(description="Batches of each loader, and nothing is saved; true: one.")
+    fast_dev_run: bool | Count = Field(description="Batches of each loader, and nothing is saved; true: one.")
     enable_checkpointing: bool | None = Field(description="Whether checkpoints may be written.")
     enable_progress_bar: bool | None = Field(description="Whether a progress bar is shown.")
     enable_model_summary: bool | None = Field(description="Whether a table of the layers is printed.")

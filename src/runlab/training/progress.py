@@ -9,15 +9,16 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from runlab.config.processes import in_sweep
-from runlab.training.logged_values import logs_this_batch
+from runlab.training.logged_values import epoch_metrics, logs_this_batch
 
 
 class LearningRate(Callback):
     """Logs `train/lr`, the rate of the first optimizer's first parameter group, where training values are logged."""
 
     def on_train_batch_start(self, trainer: Trainer, *batch: Any) -> None:  # noqa: ARG002
-        if trainer.optimizers and logs_this_batch(trainer):
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []  # none, where the task trains nothing
+        if groups and logs_this_batch(trainer):
+            rate = groups[0]["lr"]
             step = (
                 trainer.fit_loop.epoch_loop._batches_that_stepped
             )  # the x axis that Lightning gives to what is logged
@@ -29,9 +30,9 @@ class EpochLines(TQDMProgressBar):
     """A line an epoch instead of a bar: `epoch 1/5  train/loss 0.3120  val/loss 0.3541`."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        metrics = epoch_metrics(trainer)
         if trainer.is_global_zero:
-            metrics = trainer.callback_metrics.items()
-            scores = (f"{name} {value:.4f}" for name, value in metrics if name != "step")
+            scores = (f"{name} {value:.4f}" for name, value in metrics.items())
             total = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else ""
             print("  ".join([f"epoch {trainer.current_epoch + 1}{total}", *scores]), flush=True)
 
@@ -46,6 +47,8 @@ def bar(refresh_rate: int) -> TQDMProgressBar:
 def filter_warnings() -> None:
     """Keep out of the output what the libraries say at each run and what the engine sees to."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, and its own shop
+    for name in ("callbacks.model_summary", "profilers.profiler"):  # what these print was asked for
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # that processes find each other
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # that it makes an experiment
     for message in (

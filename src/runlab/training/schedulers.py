@@ -3,14 +3,13 @@
 import inspect
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from lightning import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from runlab.config.messages import UserError
+from runlab.config.messages import UserError, user_errors
 
 OF_LIGHTNING = ("interval", "frequency", "monitor", "strict")  # options of a scheduler's config that are not torch's
 
@@ -44,12 +43,18 @@ def with_scheduler(optimizer: Optimizer, scheduler: Callable[..., Any] | None, t
     if inspect.isclass(make) and issubclass(make, ReduceLROnPlateau) and not ours.get("monitor"):
         raise UserError("scheduler.monitor: ReduceLROnPlateau watches a metric; add +scheduler.monitor=val/loss")
     config = {"interval": "step" if takes_total else "epoch", **ours}
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": partial(make, **options)(optimizer), **config}}
+    with user_errors("scheduler"):
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": make(optimizer, **options), **config}}
 
 
 def _optimizer_steps(trainer: Trainer) -> int:
     steps = trainer.estimated_stepping_batches
-    if not 0 < steps < math.inf:
+    if steps == math.inf:
+        raise UserError(
+            "scheduler: needs the number of optimizer steps, which trainer.max_time does not tell; add"
+            " trainer.max_steps=... or trainer.max_epochs=..., or take scheduler=none"
+        )
+    if steps <= 0:
         raise UserError(
             "scheduler: needs the number of optimizer steps, which training data without a length do not tell; add"
             " trainer.max_steps=..., or take scheduler=none"
@@ -57,8 +62,9 @@ def _optimizer_steps(trainer: Trainer) -> int:
     return int(steps)
 
 
-def step_plateau(trainer: Trainer, epoch: int, metrics: dict[str, float]) -> None:
-    """Step the schedulers that watch a metric for an epoch, from 0, that ended with `metrics`."""
+def step_plateau(trainer: Trainer, epoch: int) -> None:
+    """Step the schedulers that watch a metric for an epoch, from 0, that has ended."""
+    metrics = trainer.callback_metrics
     for config in trainer.lr_scheduler_configs:
         due = config.reduce_on_plateau and config.interval == "epoch" and (epoch + 1) % config.frequency == 0
         if due and config.monitor in metrics:

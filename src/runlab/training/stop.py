@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from runlab.config.processes import in_sweep
+from runlab.config.processes import POSIX, SIGKILL, in_sweep
 from runlab.config.resolvers import path_as_typed
 from runlab.data.connector import unresumable
 from runlab.runs.files import CHECKPOINTS, LAST
@@ -30,8 +30,8 @@ class StopOnSignal(Callback):
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir, self.signum, self.since = Path(run_dir), 0, 0.0
-        self.requeue: Any = signal.getsignal(signal.SIGUSR2)
-        self.slurm = "SLURM_JOB_ID" in os.environ
+        self.requeue: Any = signal.getsignal(signal.SIGUSR2) if POSIX else None
+        self.slurm = POSIX and "SLURM_JOB_ID" in os.environ
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         if stage == "fit":
@@ -40,9 +40,9 @@ class StopOnSignal(Callback):
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         # In place of Lightning's own, which would end the process with status 0 or, under SLURM, save a checkpoint that
         # a later test would load in place of the best one. It restores what was there before.
-        signums = [signal.SIGINT, signal.SIGTERM, *[signal.SIGUSR1] * self.slurm]
+        signums = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if self.slurm else [])]
         if threading.current_thread() is threading.main_thread():  # no other may handle signals
-            for signum in [*signums, *[signal.SIGUSR2] * callable(self.requeue)]:
+            for signum in [*signums, *([signal.SIGUSR2] if callable(self.requeue) else [])]:
                 signal.signal(signum, self._note)
 
     on_test_start = on_sanity_check_start
@@ -82,7 +82,7 @@ class StopOnSignal(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         if trainer.strategy.launcher:  # its processes would wait for this one
-            trainer.strategy.launcher.kill(signal.SIGKILL)
+            trainer.strategy.launcher.kill(SIGKILL)
 
     def _stop_if_asked(self, trainer: Trainer, inside_epoch: bool) -> None:
         if not trainer.strategy.reduce_boolean_decision(bool(self.signum), all=False):

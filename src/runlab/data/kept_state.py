@@ -1,0 +1,167 @@
+"""What a user's samplers and data sets keep from one batch or epoch to the next: found, saved and restored."""
+
+import copy
+import io
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+PLAIN = bool | int | float | str | bytes | None
+Found = tuple[str, bool, Any]  # the path to a value, and whether it is an attribute
+
+
+def search(*owners: Any, skip: tuple[Any, ...] = ()) -> Iterator[Found]:
+    """Go through all that objects hold: attributes, items of containers, what functions are bound to.
+
+    Values in `skip` are left out, by identity or by type. Containers are searched up to 100 items: a longer one holds
+    samples.
+    """
+    types = (type, ModuleType, pl.Trainer, *(kind for kind in skip if isinstance(kind, type)))
+    seen: dict[int, Any] = {id(value): value for value in skip}  # kept alive, so that no id comes twice
+    todo: list[Found] = [(f"{number}", False, owner) for number, owner in enumerate(owners)]
+    while todo and len(seen) < 10_000:
+        path, is_attribute, value = todo.pop()
+        if isinstance(value, types) or any(value is skipped for skipped in skip):
+            continue
+        yield path, is_attribute, value
+        if id(value) in seen or isinstance(value, PLAIN | Tensor):
+            continue
+        seen[id(value)] = value
+        items: Any = ()
+        if isinstance(value, list | tuple | dict):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            items = items if len(value) <= 100 else ()
+        elif isinstance(value, MethodType):
+            items = [("self", value.__self__)]
+        elif isinstance(value, FunctionType):
+            items = enumerate(cell.cell_contents for cell in value.__closure__ or ())
+        elif isinstance(value, partial):
+            items = enumerate((value.func, value.args, value.keywords))
+        todo += [(f"{path}.{name}", False, item) for name, item in items]
+        todo += [(f"{path}.{name}", True, item) for name, item in getattr(value, "__dict__", {}).items()]
+
+
+class Opaque:
+    """A value that cannot be saved."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class KeptState:
+    """The attributes of objects that have changed since this was made, as far as they are plain values.
+
+    Plain are numbers, strings, tensors, arrays, and lists, tuples, dicts, sets and deques of these, up to `limit`
+    items.
+    """
+
+    def __init__(self, *owners: Any, limit: int, skip: tuple[Any, ...] = ()) -> None:
+        self.owners, self.limit, self.skip = owners, limit, (*skip, nn.Module)
+        self.start = self._now()
+
+    def _now(self) -> dict[str, Any]:
+        found = search(*self.owners, skip=self.skip)
+        return {path: _copy(value, self.limit) for path, is_attribute, value in found if is_attribute}
+
+    def changes(self) -> dict[str, Any]:
+        """The values, by path, of what is other than it was at the start; a checkpoint may hold them."""
+        now = {path: value for path, value in self._now().items() if not isinstance(value, Opaque)}
+        return {path: value for path, value in now.items() if not is_same(value, self.start.get(path, Opaque(0)))}
+
+    def restore(self, changes: dict[str, Any]) -> None:
+        """Set every plain value to what it was when `changes` was asked for."""
+        owners = {path: value for path, _, value in search(*self.owners, skip=self.skip)}
+        for path, new in (self.start | changes).items():
+            owner, _, name = path.rpartition(".")
+            if owner in owners and not isinstance(new, Opaque):
+                held = vars(owners[owner])
+                held[name] = _restored(held.get(name), new)
+
+    def lost(self) -> list[str]:
+        """The names of attributes that hold something else than at the start, and cannot be saved.
+
+        What is opened or built when it is first needed is not meant.
+        """
+        now = {path: kept.value for path, kept in self._now().items() if isinstance(kept, Opaque)}
+        before = {path: kept.value for path, kept in self.start.items() if isinstance(kept, Opaque)}
+        return [
+            path.partition(".")[2]
+            for path, value in now.items()
+            if (hasattr(value, "__next__") and not isinstance(value, io.IOBase))
+            or (not callable(value) and before.get(path, value) is not value)
+        ]
+
+
+def _are_scalars(items: Any) -> bool:
+    """Whether all are plain numbers or strings; quick, for there may be as many as samples."""
+    return {*map(type, items)} <= {bool, int, float, str, bytes, type(None)}
+
+
+def _copy(value: Any, limit: int, inner: bool = False) -> Any:
+    """A copy that a checkpoint may hold, or `Opaque`; for an array a tensor, for a set or a deque a list."""
+    if isinstance(value, np.generic) and not inner:
+        value = value.item()
+    if _are_scalars([value]):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and not inner:
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor) and value.numel() <= limit:
+        return value.detach().cpu().clone()
+    is_known = type(value) in (list, tuple, dict) or (isinstance(value, list | dict | set | deque) and not inner)
+    if not is_known or len(value) > limit:
+        return Opaque(value)
+    keys = list(value) if isinstance(value, dict) else []
+    items = list(value.values()) if keys else sorted(value, key=repr) if isinstance(value, set) else list(value)
+    if not _are_scalars(items):
+        items = [_copy(item, limit // len(items), inner=True) for item in items]
+    if not _are_scalars(keys) or any(isinstance(item, Opaque) for item in items):
+        return Opaque(value)
+    kind = type(value) if isinstance(value, tuple) else list
+    return dict(zip(keys, items, strict=True)) if isinstance(value, dict) else kind(items)
+
+
+def _restored(old: Any, new: Any) -> Any:
+    """What an attribute gets that holds `old`: `new` in the form of `old`, put into it where others may hold it too."""
+    new = copy.deepcopy(new)
+    if isinstance(new, Tensor) and isinstance(old, np.ndarray | Tensor):
+        new = new.numpy() if isinstance(old, np.ndarray) else new
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            return new
+        old[...] = new
+    elif isinstance(old, list) and isinstance(new, list):
+        old[:] = new
+    elif isinstance(old, set | deque) and isinstance(new, list):
+        old.clear()
+        old.update(new) if isinstance(old, set) else old.extend(new)
+    elif isinstance(old, dict) and isinstance(new, dict):
+        old.clear()
+        old.update(new)
+    else:
+        return new
+    return old
+
+
+def is_same(first: Any, second: Any) -> bool:
+    """Whether two values are equal, as far as they are plain or hold what is; NaN equals itself."""
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        if (first.dtype, first.shape) != (second.dtype, second.shape):
+            return False
+        return bool(((first == second) | ((first != first) & (second != second))).all())
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        if _are_scalars(first) and _are_scalars(second) and first == second:
+            return True
+        return len(first) == len(second) and all(map(is_same, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(is_same(first[key], second[key]) for key in first)
+    if isinstance(first, PLAIN) and isinstance(second, PLAIN):
+        return first == second or first != first
+    return type(first) is type(second) and not isinstance(first, PLAIN)
