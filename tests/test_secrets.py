@@ -55,10 +55,10 @@ def test_no_file_of_a_run_holds_it(quick_cli: Cli, tmp_path: Path, options: list
     assert "${oc.env:SECRET}" in record
     if options is OPTIONS:
         assert json.loads((tmp_path / "run/provenance.json").read_text())["seed"] == "${oc.decode:${oc.env:NUMBER}}"
-        resumed = quick_cli(f"resume={tmp_path}/run", "trainer.max_epochs=2", "+more=${oc.env:SECRET}")
+        resumed = quick_cli(f"resume={tmp_path}/run", "trainer.max_epochs=2", "+extra=${oc.env:SECRET}")
         assert resumed.returncode == 0, resumed.stderr
         assert list(holding(tmp_path)) == []
-        assert "more: ${oc.env:SECRET}" in (tmp_path / "run/.hydra/config.yaml").read_text()
+        assert "extra: ${oc.env:SECRET}" in (tmp_path / "run/.hydra/config.yaml").read_text()
 
 
 def test_no_file_of_a_sweep_holds_it(quick_cli: Cli, tmp_path: Path) -> None:

@@ -308,7 +308,7 @@ ARGUMENTS = {
         [
             Case(LONG, check=lambda run: run.metrics["epoch"] == 2),
             Case([*LONG, "+trainer.min_epochs=4"], check=lambda run: run.metrics["epoch"] == 4),
-            Case(["+trainer.min_epochs=3"], "trainer.min_epochs=3: more than trainer.max_epochs=2"),
+            Case(["+trainer.min_epochs=3"], "trainer.min_epochs=3: more than trainer.max_epochs"),
         ],
     ),
     "max_steps": Row(
@@ -333,7 +333,7 @@ ARGUMENTS = {
         [
             Case([*LONG, "+trainer.min_steps=25"], check=lambda run: run.metrics["global_step"] == 25),
             Case(
-                ["trainer.max_steps=9", "+trainer.min_steps=10"], "trainer.min_steps=10: more than trainer.max_steps=9"
+                ["trainer.max_steps=9", "+trainer.min_steps=10"], "trainer.min_steps=10: more than trainer.max_steps"
             ),
         ],
     ),
@@ -1065,7 +1065,8 @@ CALLBACKS = {
             ),
             Case(
                 [callback("ThroughputMonitor")],
-                "callbacks.x: ThroughputMonitor.__init__() missing 1 required positional argument: 'batch_size_fn'",
+                "callbacks.x.batch_size_fn: missing, lightning.pytorch.callbacks.ThroughputMonitor needs it;"
+                " add +callbacks.x.batch_size_fn=...",
             ),
         ],
     ),

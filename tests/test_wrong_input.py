@@ -56,7 +56,7 @@ ROWS = [
     ("data.batch_size=60000 data.drop_last=true", "data.batch_size=60000 with data.drop_last=true leaves no batch"),
     ("trainer.max_epochs=0", "trainer.max_epochs=0: must be integer >= 1"),
     ("trainer.max_steps=-2", "trainer.max_steps=-2: must be integer >= 1 or -1"),
-    ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches=1.5: must be integer >= 1 or number > 0 <= 1"),
+    ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches=1.5: must be integer >= 1 or share > 0 <= 1"),
     ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0: must be integer >= 1"),
     ("trainer.devices=0", "trainer.devices=0: must be integer >= 1"),
     ("trainer.accelerator=cpu trainer.devices=512", "trainer.devices=512: this machine has"),

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from runlab.config.options import Count, FilePath, Mapping, NotNegative, Options, Seed
 
+SomeShare = Annotated[float, Field(ge=0, lt=1, json_schema_extra={"format": "share"})]
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -22,7 +23,7 @@ class ImageData(Options):
     num_classes: int = Field(ge=2, description="Classes that the dataset must have; the model's outputs follow it.")
     channels: Literal[1, 3] = Field(description="1: grey, 3: colour; the model's input follows it.")
     size: Count = Field(description="Height and width in pixels; the model's input follows it.")
-    val_size: NotNegative | Annotated[float, Field(ge=0, lt=1)] = Field(
+    val_size: NotNegative | SomeShare = Field(
         description="Samples (int) or share (float) of the training set for validation; 0: none."
     )
     folds: Annotated[int, Field(ge=2)] | None = Field(description="Parts of the training set for cross-validation.")
@@ -75,7 +76,7 @@ class ImageFolderData(ImageData):
     """Images of one's own: a folder with a sub-folder of PNG or JPEG files for each class."""
 
     target = "digits.data.ImageFolderDataModule"
-    test_size: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
+    test_size: Count | Annotated[SomeShare, Field(gt=0)] = Field(
         description="Samples (int) or share (float) for the test, if there is no folder test/."
     )
 

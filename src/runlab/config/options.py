@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, le=4294967295)]
+Share = Annotated[float, Field(gt=0, le=1, json_schema_extra={"format": "share"})]  # 1 is one of them, 1.0 all
+ShareOrNone = Annotated[float, Field(ge=0, le=1, json_schema_extra={"format": "share"})]
 Mapping = dict[str, Any]
 FilePath = Annotated[str, Field(json_schema_extra={"format": "path"})]  # one that is typed starts where it is typed
 

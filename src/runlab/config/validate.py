@@ -97,13 +97,8 @@ def allowed(schema: dict[str, Any]) -> str:
         return " or ".join(map(allowed, schema["anyOf"]))
     if "const" in schema or "enum" in schema:
         return " or ".join(dict.fromkeys(map(shown, schema.get("enum", [schema.get("const")]))))
-    kind = schema.get("type", "anything")
-    words = {
-        "boolean": "true or false",
-        "string": schema.get("format", "text"),
-        "object": "a mapping",
-        "array": "list",
-    }.get(kind, kind)
+    kind = schema.get("format") or schema.get("type", "anything")
+    words = {"boolean": "true or false", "string": "text", "object": "a mapping", "array": "list"}.get(kind, kind)
     signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
     bounds = [f" {sign} {schema[bound]:.10g}" for bound, sign in signs.items() if bound in schema]
     count = f" of {schema['minItems']}, each" if "minItems" in schema else " of"

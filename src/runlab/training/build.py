@@ -27,7 +27,7 @@ from runlab.training.checkpointing import check_last
 from runlab.training.checks import CheckRun
 from runlab.training.epoch_state import EpochState
 from runlab.training.fit_loop import use_engine_loops
-from runlab.training.refusals import check_arguments, check_trainer
+from runlab.training.refusals import check_callbacks, check_trainer
 from runlab.training.run_state import RunState
 from runlab.training.schedulers import OF_LIGHTNING
 
@@ -79,7 +79,7 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], task: LightningModule | N
     check_signatures(cfg, "trainer", "callbacks")
     callbacks: dict[str, Any] = build(cfg.callbacks)
     check_last(callbacks)
-    check_arguments(cfg, callbacks, loggers)
+    check_callbacks(cfg, callbacks, loggers)
     trainer: Trainer = build(cfg.trainer, callbacks=[*callbacks.values(), *_engine(cfg, callbacks)], logger=loggers)
     check_trainer(trainer, cfg, task)
     use_engine_loops(trainer, cfg.seed, cfg.fast_loop)

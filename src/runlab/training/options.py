@@ -4,10 +4,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from runlab.config.options import Count, FilePath, Mapping, NotNegative, Options
+from runlab.config.options import Count, FilePath, Mapping, NotNegative, Options, Share, ShareOrNone
 
-Limit = Count | Annotated[float, Field(gt=0, le=1)]
-LimitOrNone = NotNegative | Annotated[float, Field(ge=0, le=1)]
+Limit = Count | Share
+LimitOrNone = NotNegative | ShareOrNone
+
+# Arguments of the Trainer that no run may set, each with what to type instead.
+REFUSED = {
+    "callbacks": "callbacks are added by name, as in +callbacks.NAME._target_=...",
+    "logger": "loggers are a group of their own: take logger=none, csv, tensorboard, ...",
+    "barebones": "switches off checkpoints and self.log, without which a run has no result; for a profile of a run"
+    " take trainer=profile",
+    "use_distributed_sampler": "Lightning's sampler tests some samples twice; leave it false, the engine shares"
+    " them out",
+    "model_registry": "sends checkpoints to a service of Lightning's, which nothing here does; leave it out",
+}
 
 
 class AnyTrainer(Options):
@@ -29,8 +40,8 @@ class AnyTrainer(Options):
     deterministic: bool | Literal["warn"] = Field(description="true: same seed, same bits; warn: only say.")
     benchmark: bool | None = Field(description="true: cuDNN tries out algorithms, which may differ between runs.")
     log_every_n_steps: Count = Field(description="Optimizer steps between two points of train/loss.")
+    val_check_interval: Limit | None = Field(description="Batches (int) or share (float) between two validations.")
     check_val_every_n_epoch: Count | None = Field(description="Epochs between two validations; null: by batches.")
-    val_check_interval: Limit | None = Field(description="Batches (int) or share (float) between them.")
     limit_train_batches: Limit = Field(description="Batches (int) or share (float) of each training epoch.")
     limit_val_batches: LimitOrNone = Field(description="Batches (int) or share (float) of the validation; 0: none.")
     limit_test_batches: Limit = Field(description="Batches (int) or share (float) of the test.")
@@ -46,15 +57,17 @@ class AnyTrainer(Options):
     enable_model_summary: bool | None = Field(description="Whether a table of the layers is printed.")
     enable_autolog_hparams: bool = Field(description="Whether Lightning logs hyperparameters itself.")
     inference_mode: bool = Field(description="false: torch.no_grad in validation and test.")
-    use_distributed_sampler: bool = Field(description="false: the engine shares out the samples, without padding.")
+    use_distributed_sampler: Literal[False] = Field(description="The engine shares out the samples, without padding.")
     reload_dataloaders_every_n_epochs: NotNegative = Field(description="Epochs after which loaders are made anew.")
     profiler: Literal["simple", "advanced", "pytorch", "xla"] | None = Field(description="What measures times.")
     detect_anomaly: bool = Field(description="true: find the operation whose gradient is NaN, slowly.")
-    barebones: bool = Field(description="true: no logging, checkpoints or callbacks; to measure overhead.")
+    barebones: Literal[False] = Field(description="No run may set it: it would have no result.")
+    callbacks: None = Field(description="No run may set it: callbacks are a group of their own.")
+    logger: None = Field(description="No run may set it: loggers are a group of their own.")
     plugins: list[Any] | str | None = Field(description="How checkpoints are written, and other parts of Lightning.")
     sync_batchnorm: bool = Field(description="true: batch norm over all devices.")
     default_root_dir: FilePath | None = Field(description="Where Lightning writes what has no other place.")
-    model_registry: str | None = Field(description="Name of the model in Lightning's registry.")
+    model_registry: None = Field(description="No run may set it: a service of Lightning's.")
 
     @field_validator("max_epochs")
     @classmethod
@@ -62,6 +75,44 @@ class AnyTrainer(Options):
         if max_epochs == info.data.get("max_steps") == -1 and info.data.get("max_time") is None:
             raise ValueError("has no end; add trainer.max_steps=... or +trainer.max_time=...")
         return max_epochs
+
+    @field_validator("min_epochs", "min_steps")
+    @classmethod
+    def _at_most_the_most(cls, least: int | None, info: ValidationInfo) -> int | None:
+        most = str(info.field_name).replace("min", "max")
+        if (least or 0) > info.data.get(most, -1) != -1:
+            raise ValueError(f"more than trainer.{most}")
+        return least
+
+    @field_validator("benchmark")
+    @classmethod
+    def _same_bits(cls, benchmark: bool | None, info: ValidationInfo) -> bool | None:
+        if benchmark and info.data.get("deterministic") is True:
+            text = "chooses by the clock how to compute, so that the same seed gives other bits; leave it out, or add"
+            raise ValueError(f"{text} trainer.deterministic=false")
+        return benchmark
+
+    @field_validator("check_val_every_n_epoch")
+    @classmethod
+    def _validates(cls, epochs: int | None, info: ValidationInfo) -> int | None:
+        if epochs is None and info.data.get("val_check_interval") is None:
+            raise ValueError("add +trainer.val_check_interval=..., in batches")
+        return epochs
+
+    @field_validator("gradient_clip_algorithm")
+    @classmethod
+    def _clips(cls, algorithm: str | None, info: ValidationInfo) -> str | None:
+        if algorithm and info.data.get("gradient_clip_val") is None:
+            raise ValueError("clips nothing without a bound; add +trainer.gradient_clip_val=...")
+        return algorithm
+
+    @field_validator(*REFUSED, mode="before")
+    @classmethod
+    def _keeps_promises(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        if value or name in ("callbacks", "logger"):
+            raise ValueError(REFUSED[name])
+        return value
 
 
 class Trainer(AnyTrainer):

@@ -21,24 +21,13 @@ from lightning.pytorch.callbacks import (
     ThroughputMonitor,
 )
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from torch.optim import lr_scheduler
 
 from runlab.config.messages import UserError
 from runlab.config.processes import launched_processes
 from runlab.runs.checkpoints import AtomicCheckpointIO
-
-# Arguments of the Trainer that no run may set, each with what to type instead.
-ARGUMENTS = {
-    "callbacks": "callbacks are added by name, as in +callbacks.NAME._target_=...",
-    "logger": "loggers are a group of their own: take logger=none, csv, tensorboard, ...",
-    "barebones": "switches off checkpoints and self.log, without which a run has no result; for a profile of a run"
-    " take trainer=profile",
-    "use_distributed_sampler": "Lightning's sampler tests some samples twice; leave it false, the engine shares"
-    " them out",
-    "model_registry": "sends checkpoints to a service of Lightning's, which nothing here does; leave it out",
-}
 
 # Callbacks that no run may have, each with the reason and what to do instead.
 CALLBACKS = {
@@ -71,28 +60,8 @@ TAKE_GROUPS = tuple(
 )
 
 
-def check_arguments(cfg: DictConfig, callbacks: dict[str, Any], loggers: list[Any]) -> None:
-    """`UserError` for an argument of the Trainer, or a callback, that would break a promise; before any is built in."""
-    trainer: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    for name, advice in ARGUMENTS.items():
-        if name in trainer and (name in ("callbacks", "logger") or trainer[name]):
-            raise UserError(f"trainer.{name}={_typed(trainer[name])}: {advice}")
-    if trainer.get("gradient_clip_algorithm") and not trainer.get("gradient_clip_val"):
-        text = f"trainer.gradient_clip_algorithm={trainer['gradient_clip_algorithm']}: clips nothing without a bound"
-        raise UserError(f"{text}; add +trainer.gradient_clip_val=...")
-    if trainer.get("benchmark") and trainer.get("deterministic") is True:
-        text = "trainer.benchmark=true: chooses by the clock how to compute, so that the same seed gives other bits"
-        raise UserError(f"{text}; leave it out, or add trainer.deterministic=false")
-    for unit in ("epochs", "steps"):
-        least, most = trainer.get(f"min_{unit}") or 0, trainer.get(f"max_{unit}", -1)
-        if least > most != -1:
-            raise UserError(f"trainer.min_{unit}={least}: more than trainer.max_{unit}={most}")
-    if trainer.get("check_val_every_n_epoch", 1) is None and not trainer.get("val_check_interval"):
-        raise UserError("trainer.check_val_every_n_epoch=null: add +trainer.val_check_interval=..., in batches")
-    _check_callbacks(trainer, callbacks, loggers)
-
-
-def _check_callbacks(trainer: dict[str, Any], callbacks: dict[str, Any], loggers: list[Any]) -> None:
+def check_callbacks(cfg: DictConfig, callbacks: dict[str, Any], loggers: list[Any]) -> None:
+    """`UserError` for a callback that would break a promise, or that does what the Trainer is told not to do."""
     for name, callback in callbacks.items():
         kind = type(callback).__name__
         for refused, reason in CALLBACKS.items():
@@ -102,7 +71,7 @@ def _check_callbacks(trainer: dict[str, Any], callbacks: dict[str, Any], loggers
             raise UserError(f"callbacks.{name}: {kind} needs a logger; add logger=csv or tensorboard, or leave it out")
     for argument, base in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar)):
         names = [f"'~callbacks.{name}'" for name, callback in callbacks.items() if isinstance(callback, base)]
-        if names and trainer.get(argument) is False:
+        if names and cfg.trainer.get(argument) is False:
             raise UserError(f"trainer.{argument}=false: leave out what does it as well, add {' '.join(names)}")
         if len(names) > 1 and base is ProgressBar:
             raise UserError(f"callbacks: there can be one progress bar; leave out one, as in {names[0]}")
