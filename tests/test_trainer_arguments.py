@@ -332,9 +332,7 @@ ARGUMENTS = {
         "Early stopping waits for it, and then ends in the middle of an epoch.",
         [
             Case([*LONG, "+trainer.min_steps=25"], check=lambda run: run.metrics["global_step"] == 25),
-            Case(
-                ["trainer.max_steps=9", "+trainer.min_steps=10"], "trainer.min_steps=10: more than trainer.max_steps"
-            ),
+            Case(["trainer.max_steps=9", "+trainer.min_steps=10"], "trainer.min_steps=10: more than trainer.max_steps"),
         ],
     ),
     "max_time": Row(

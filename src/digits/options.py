@@ -123,7 +123,7 @@ class Optimizer(Options):
     weight_decay: float = Field(ge=0, description="Factor of the weights that is taken off them, or the L2 penalty.")
     maximize: bool = Field(description="true: go up the loss.")
     foreach: bool | None = Field(description="One call for all parameters, where `fused` is false.")
-    fused: bool | None = Field(description="One kernel for all parameters; false where a device has none.")
+    fused: bool = Field(description="One kernel for all parameters; false where a device has none.")
     differentiable: bool = Field(description="true: autograd goes through the step.")
 
 
@@ -183,7 +183,7 @@ class OneCycle(Scheduler):
     """The learning rate rises to max_lr and falls to nearly zero, in one cycle over the whole run."""
 
     target = "torch.optim.lr_scheduler.OneCycleLR"
-    max_lr: Rate | list[Rate] = Field(description="Highest learning rate.")
+    max_lr: Rate = Field(description="Highest learning rate.")
     total_steps: Count | None = Field(description="Optimizer steps; left out: those of the whole run.")
     epochs: Count | None = Field(description="With steps_per_epoch, instead of total_steps.")
     steps_per_epoch: Count | None = Field(description="With epochs, instead of total_steps.")

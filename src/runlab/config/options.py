@@ -3,9 +3,11 @@
 The others stand beside the code that takes the values, the Trainer's in `runlab.training.options`.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -27,6 +29,14 @@ class Options(BaseModel):
     group: ClassVar[str] = ""
     target: ClassVar[str] = ""
     may_lack: ClassVar[bool] = False  # whether a key may be left out: the target's own default holds then
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _no_other_number(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+        valid = handler(value)
+        if type(valid) is int and type(value) is not int:
+            raise PydanticCustomError("not_int", "Literal[1] takes true and 1.0")
+        return valid
 
 
 class Page(Options):
