@@ -21,7 +21,7 @@ from runlab.runs.run_log import run_log
 from runlab.sweeps.jobs import run_job
 
 CONF = Path(__file__).parent / "conf"
-OPTIONS = ("runlab.training.options", "digits.options")  # what the values in conf/ may be
+OPTIONS = ("runlab.training.options", "runlab.tracking.options", "digits.options")  # what the values in conf/ may be
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 
 import digits.options  # noqa: F401
+import runlab.tracking.options
 import runlab.training.options  # noqa: F401
 from runlab.config.options import Options, Page
 from runlab.config.resolvers import GROUPS
@@ -42,7 +43,7 @@ def schemas() -> dict[str, Schema]:
 
 def group_schema(group: str) -> Schema:
     """What a file of a group may hold: the keys of one of its models, or those of another `_target_`."""
-    found = [model for model in models() if model.group == group and model.target]
+    found = [model for model in models() if model.of_group == group and model.target]
     keys = {"defaults": defaults(group)} if group not in ("callbacks", "logger") else {}
     known = [
         {

@@ -6,11 +6,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import wandb
 from conftest import Compose, status_of
 from hydra.utils import get_object
 from omegaconf import OmegaConf
+from torch.utils.tensorboard import SummaryWriter
 
 import digits.options
+import runlab.tracking.options
 import runlab.training.options  # noqa: F401
 from runlab.config.check import check
 from runlab.config.messages import UserError
@@ -22,6 +25,11 @@ from runlab.training.schedulers import OF_LIGHTNING
 
 MODELS = sorted({model for model in models() if model.target}, key=lambda model: model.target)
 OURS = [model for model in MODELS if model.__module__.endswith("options")]
+FURTHER = {  # where a class hands on what it does not take itself
+    "runlab.tracking.loggers.TensorBoardLogger": SummaryWriter,
+    "runlab.tracking.loggers.WandbLogger": wandb.init,
+}
+NOT_TYPED = {"options", "kwargs", "obj", "log_dir", "experiment", "anonymous"}
 SUPPLIED = {"callbacks", "logger", "params", "optimizer", "total_steps", *OF_LIGHTNING}  # by the engine or the task
 
 
@@ -29,12 +37,14 @@ SUPPLIED = {"callbacks", "logger", "params", "optimizer", "total_steps", *OF_LIG
 def test_a_model_has_the_arguments_of_its_target(model: type[Options]) -> None:
     target = get_object(model.target)
     arguments = dict(inspect.signature(target).parameters)
-    if "options" in arguments:  # go to the parent class
-        arguments = {**inspect.signature(target.__base__).parameters, **arguments}
-        del arguments["options"]
+    if any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values()):  # they go to the parent class
+        parent = next(c for c in target.__mro__[1:] if c.__module__.startswith("lightning") and "__init__" in vars(c))
+        further = [inspect.signature(parent).parameters, inspect.signature(FURTHER.get(model.target, id)).parameters]
+        arguments = {**further[1], **further[0], **arguments}
+        arguments = {name: value for name, value in arguments.items() if name not in NOT_TYPED}
     needed = {name for name, argument in arguments.items() if argument.default is argument.empty}
     names = set(model.model_fields)
-    if model.group != "task":
+    if model.of_group != "task":
         names, needed, taken = names - SUPPLIED, needed - SUPPLIED, set(arguments) - SUPPLIED
     else:
         taken = set(arguments)

@@ -17,7 +17,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 class ImageData(Options):
     """Images `(B, channels, size, size)` of a torchvision dataset, held in memory."""
 
-    group, target = "data", "digits.data.ImageDataModule"
+    of_group, target = "data", "digits.data.ImageDataModule"
     dataset: Mapping | None = Field(description="The torchvision dataset.")
     root: FilePath = Field(description="Folder of the archives; another one is downloaded into.")
     num_classes: int = Field(ge=2, description="Classes that the dataset must have; the model's outputs follow it.")
@@ -84,7 +84,7 @@ class ImageFolderData(ImageData):
 class Linear(Options):
     """One linear layer on the pixels."""
 
-    group, target = "model", "digits.networks.LinearClassifier"
+    of_group, target = "model", "digits.networks.LinearClassifier"
     channels: Count = Field(description="Channels of the images.")
     size: Count = Field(description="Height and width of the images in pixels.")
     num_classes: Count = Field(description="Outputs.")
@@ -107,7 +107,7 @@ class LeNet(Linear):
 class Classifier(Options):
     """A network that gives logits, trained with cross-entropy."""
 
-    group, target = "task", "digits.classifier.ImageClassifier"
+    of_group, target = "task", "digits.classifier.ImageClassifier"
     network: Mapping = Field(description="From images to logits, conf/model/.")
     optimizer: Mapping = Field(description="Takes the parameters, conf/optimizer/.")
     scheduler: Mapping | None = Field(description="Takes the optimizer, conf/scheduler/; empty: a constant rate.")
@@ -118,7 +118,7 @@ class Classifier(Options):
 class Optimizer(Options):
     """What holds for any optimizer of torch's; one that is left out here is checked against its signature."""
 
-    group, may_lack = "optimizer", True
+    of_group, may_lack = "optimizer", True
     lr: Rate = Field(description="Learning rate at the start.")
     weight_decay: float = Field(ge=0, description="Factor of the weights that is taken off them, or the L2 penalty.")
     maximize: bool = Field(description="true: go up the loss.")
@@ -151,7 +151,7 @@ class AdamW(Optimizer):
 class Scheduler(Options):
     """What holds for any scheduler of torch's: these go to Lightning. `optimizer` is what the task supplies."""
 
-    group, may_lack = "scheduler", True
+    of_group, may_lack = "scheduler", True
     interval: Literal["step", "epoch"] = Field(description="After what it is stepped: an optimizer step, an epoch.")
     frequency: Count = Field(description="Intervals between two steps.")
     monitor: str | None = Field(description="Metric that ReduceLROnPlateau watches, by its logged name.")
@@ -215,7 +215,7 @@ class Plateau(Scheduler):
 class ConfusionMatrix(Options):
     """Draws the confusion matrices of the validation and test sets."""
 
-    group, target = "callbacks", "digits.callbacks.ConfusionMatrix"
+    of_group, target = "callbacks", "digits.callbacks.ConfusionMatrix"
     normalize: bool = Field(description="true: each row as shares of its true class; false: counts.")
     run_dir: FilePath = Field(description="Where the test set's .png and .csv go.")
 
@@ -223,24 +223,24 @@ class ConfusionMatrix(Options):
 class TrainBatch(Options):
     """train/batch: images of the first batch as the network sees them."""
 
-    group, target = "callbacks", "digits.callbacks.TrainBatch"
+    of_group, target = "callbacks", "digits.callbacks.TrainBatch"
     count: Count = Field(description="Images.")
 
 
 class Mistakes(Options):
     """test/mistakes: what the network is most sure of and wrong about."""
 
-    group, target = "callbacks", "digits.callbacks.Mistakes"
+    of_group, target = "callbacks", "digits.callbacks.Mistakes"
     count: Count = Field(description="Images.")
 
 
 class Weights(Options):
     """train/weights after each epoch, for a network that is one linear layer."""
 
-    group, target = "callbacks", "digits.callbacks.Weights"
+    of_group, target = "callbacks", "digits.callbacks.Weights"
 
 
 class PRCurves(Options):
     """test_pr/<class>: precision against recall."""
 
-    group, target = "callbacks", "digits.callbacks.PRCurves"
+    of_group, target = "callbacks", "digits.callbacks.PRCurves"

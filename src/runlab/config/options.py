@@ -26,7 +26,7 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
-    group: ClassVar[str] = ""
+    of_group: ClassVar[str] = ""
     target: ClassVar[str] = ""
     may_lack: ClassVar[bool] = False  # whether a key may be left out: the target's own default holds then
 

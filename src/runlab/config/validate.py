@@ -31,7 +31,7 @@ def modelled(cfg: DictConfig) -> Iterator[Part]:
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     yield "", Page, raw, {key: value for key, value in values.items() if key not in GROUPS}
     exact = {model.target: model for model in models() if model.target}
-    of_group = {model.group: model for model in models() if not model.target}
+    of_group = {model.of_group: model for model in models() if not model.target}
     for key, before, part in parts(raw, values):
         yield key, exact.get(part["_target_"], of_group.get(key)), before, part
 

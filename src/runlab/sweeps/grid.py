@@ -37,6 +37,7 @@ class Grid(Sweeper):
         self.params = as_written(config.hydra.sweeper).get("params") or {}
         with read_write(config):  # a sweep may be over `name`, which the folder has in its name: fix it now
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(self.folder)}")
+        workers.check_launcher(config.hydra.launcher)
         self.jobs = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:

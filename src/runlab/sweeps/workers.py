@@ -12,8 +12,11 @@ from functools import wraps
 from itertools import takewhile
 from typing import Any, TypeVar
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
 
+from runlab.config.messages import UserError, suggest, user_errors
 from runlab.config.processes import SIGKILL
 from runlab.config.startup import fast_imports
 
@@ -35,6 +38,17 @@ def signal_handler(handler: Callable[[int, Any], None]) -> Iterator[None]:
     finally:
         for signum, earlier in before.items():
             signal.signal(signum, earlier)
+
+
+def check_launcher(launcher: DictConfig) -> None:
+    """`UserError` for an option that a launcher of `hydra/launcher` does not have, or a value of another type."""
+    store = ConfigStore.instance()
+    for known in (store.load(f"hydra/launcher/{name}").node for name in store.list("hydra/launcher")):
+        for key in launcher if known._target_ == launcher._target_ else ():
+            if key not in known:
+                raise UserError(f"hydra.launcher.{key}: no such option.{suggest(str(key), known)}")
+            with user_errors(f"hydra.launcher.{key}"):
+                known[key] = launcher[key]
 
 
 def launch_jobs(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:

@@ -24,7 +24,7 @@ REFUSED = {
 class AnyTrainer(Options):
     """Lightning's Trainer, or a subclass of one's own."""
 
-    group, may_lack = "trainer", True
+    of_group, may_lack = "trainer", True
     max_steps: Count | Literal[-1] = Field(description="Optimizer steps at most; -1: no limit.")
     max_time: str | Mapping | None = Field(None, description="Time at most, as DD:HH:MM:SS or {hours: 1}.")
     max_epochs: Count | Literal[-1] = Field(description="Passes over the training set; -1: no limit.")
@@ -122,14 +122,14 @@ class Trainer(AnyTrainer):
 class Progress(Options):
     """A bar on a terminal, elsewhere a line an epoch."""
 
-    group, target = "callbacks", "runlab.training.progress.bar"
+    of_group, target = "callbacks", "runlab.training.progress.bar"
     refresh_rate: Count = Field(description="Batches between two updates of the bar.")
 
 
 class BestCheckpoint(Options):
     """checkpoints/best.ckpt, replaced when `monitor` gets better; Lightning's ModelCheckpoint."""
 
-    group, target, may_lack = "callbacks", "runlab.training.checkpointing.BestCheckpoint", True
+    of_group, target, may_lack = "callbacks", "runlab.training.checkpointing.BestCheckpoint", True
     dirpath: FilePath = Field(description="The folder.")
     filename: str = Field(description="Name of each file, as best or {epoch}; best.ckpt is the best one in any case.")
     monitor: str | None = Field(description="The metric, by its logged name; null: the last epoch is the best.")
@@ -150,27 +150,27 @@ class BestCheckpoint(Options):
 class LastCheckpoint(Options):
     """checkpoints/last.ckpt, replaced after every epoch and where training ends."""
 
-    group, target = "callbacks", "runlab.training.checkpointing.LastCheckpoint"
+    of_group, target = "callbacks", "runlab.training.checkpointing.LastCheckpoint"
     path: FilePath = Field(description="The file.")
 
 
 class StopOnSignal(Options):
     """Ctrl-C and SIGTERM end the run after the batch at hand, with last.ckpt saved."""
 
-    group, target = "callbacks", "runlab.training.stop.StopOnSignal"
+    of_group, target = "callbacks", "runlab.training.stop.StopOnSignal"
     run_dir: FilePath = Field(description="The run folder.")
 
 
 class LearningRate(Options):
     """train/lr, where train/loss is logged."""
 
-    group, target = "callbacks", "runlab.training.progress.LearningRate"
+    of_group, target = "callbacks", "runlab.training.progress.LearningRate"
 
 
 class Pruning(Options):
     """Ends a trial that does worse than others."""
 
-    group, target = "callbacks", "runlab.sweeps.pruning.Pruning"
+    of_group, target = "callbacks", "runlab.sweeps.pruning.Pruning"
     monitor: str | None = Field(description="The metric, by its logged name.")
     storage: str = Field(description="SQLAlchemy's URL of the search's database.")
     pruner: Mapping = Field(description="Any of optuna.pruners.")
