@@ -159,3 +159,60 @@ def test_a_heavy_target_is_checked_when_it_is_built(composed: Compose, monkeypat
 
 def test_the_example_has_models_of_its_own() -> None:
     assert digits.options.ImageData in MODELS
+
+
+# A wrong value that comes from the environment, as a number, in a list or in an argument -> the line that names it.
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.folds=5", "data.fold=SECRET"], "data.fold=SECRET: must be less than data.folds, as the first is 0"),
+        (["data.folds=SECRET", "data.fold=73917"], "data.fold=73917: must be less than data.folds, as the first is 0"),
+        (["trainer.max_epochs=SECRET", "+trainer.min_epochs=73918"], "trainer.min_epochs=73918: more than trainer.max"),
+        (["optimizer=adamw", "optimizer.betas=[SECRET,0.9]"], "optimizer.betas=['SECRET', 0.9]: must be list of 2"),
+        (
+            ["trainer.plugins=[{_target_: mine.Plugin, _args_: []},{_target_: digits.options.Linear, x: SECRET}]"],
+            "trainer.plugins.1.x=SECRET: no such argument of digits.options.Linear.",
+        ),
+        (["+logger.tensorboard.flush_sec=SECRET"], "logger.tensorboard.flush_sec=SECRET: no such option."),
+        (["+sead=SECRET"], "sead=SECRET: no such option"),
+    ],
+)
+def test_no_line_shows_what_comes_from_the_environment(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, overrides: list[str], said: str
+) -> None:
+    monkeypatch.setenv("NUMBER", "73917")
+    reference = "${oc.decode:${oc.env:NUMBER}}"
+    cfg = composed(*(override.replace("SECRET", f"'{reference}'") for override in overrides))
+    with pytest.raises(UserError) as error:
+        check(cfg)
+    assert str(error.value).startswith(said.replace("SECRET", reference))
+    if "73917" not in said:
+        assert "73917" not in str(error.value)
+
+
+LOGGERS = ["tensorboard", "csv", "mlflow", "wandb"]
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_a_misspelt_argument_of_a_logger_is_named(composed: Compose, name: str) -> None:
+    check(composed(f"logger={name}"))
+    with pytest.raises(UserError, match=rf"^logger\.{name}\.prefxi=x: no such option\. Did you mean \S+\.prefix\?"):
+        check(composed(f"logger={name}", f"+logger.{name}.prefxi=x"))
+
+
+@pytest.mark.parametrize(
+    ("launcher", "typed", "said"),
+    [
+        ("local", "+hydra.launcher.n_job=2", "hydra.launcher.n_job: no such option. Did you mean n_jobs?"),
+        ("local", "hydra.launcher.n_jobs=x", "hydra.launcher.n_jobs: Value 'x' of type 'str' could not be converted"),
+        ("slurm", "+hydra.launcher.mem_gbb=2", "hydra.launcher.mem_gbb: no such option. Did you mean mem_gb?"),
+    ],
+)
+def test_a_wrong_option_of_a_launcher_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], launcher: str, typed: str, said: str
+) -> None:
+    sweep = ["-m", f"hydra/launcher={launcher}", f"hydra.sweep.dir={tmp_path}/sweep", typed, "seed=0,1"]
+    assert status_of(*sweep) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(said)
+    assert not (tmp_path / "sweep").exists()

@@ -20,7 +20,7 @@ def typed_in(folder: Path, *arguments: str) -> str:
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
     run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    return run.stdout
+    return run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("chdir", ["true", "false"])
@@ -48,6 +48,15 @@ def test_what_conf_names_is_in_the_project(tmp_path: Path) -> None:
     assert cfg.hydra.run.dir.startswith(f"{ROOT}/runs/default/")
     assert cfg.logger.mlflow.tracking_uri == f"sqlite:///{ROOT}/runs/mlflow.db"
     assert cfg.logger.mlflow.artifact_location == f"{ROOT}/runs/mlflow/default"
+
+
+def test_a_path_in_a_file_of_ones_own_is_not_said_to_be_overruled(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "conf/data").mkdir(parents=True)
+    (tmp_path / "conf/data/own.yaml").write_text("defaults: [mnist, _self_]\nroot: data\n")
+    out = typed_in(tmp_path, "--config-dir=conf", *QUICK, "data=own", "hydra.run.dir=run")
+    assert "overruled" not in out
+    assert OmegaConf.load(tmp_path / "run/.hydra/config.yaml").data.root == f"{tmp_path}/data"
 
 
 def test_typed_paths_are_absolute_after_the_check(
