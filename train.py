@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from runlab.config.check import check
 from runlab.config.help import group_help
 from runlab.config.messages import report_errors, user_errors
-from runlab.config.overruled import say_overruled
 from runlab.config.resolvers import for_each_choice, path_as_typed, without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
@@ -20,15 +19,13 @@ from runlab.runs.resume import expand_resume
 from runlab.runs.run_log import run_log
 from runlab.sweeps.jobs import run_job
 
-CONF = Path(__file__).parent / "conf"
 OPTIONS = ("runlab.training.options", "runlab.tracking.options", "digits.options")  # what the values in conf/ may be
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` describes, write it into `cfg.run_dir`, and return what its `metrics.json` holds."""
-    composed, cfg = cfg, check(cfg, *OPTIONS)
+    cfg = check(cfg, *OPTIONS)
     run_dir = Path(cfg.run_dir)
-    say_overruled(composed)
     if cfg.resume == "auto" and (metrics := record.finished_metrics(run_dir, cfg)):
         print(f"{path_as_typed(run_dir)}: this run is finished, nothing is changed")
         return metrics
@@ -51,7 +48,7 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             lightning.seed_everything(cfg.seed, workers=True, verbose=False)
             data, task = build.build_task(cfg)
             last = checkpoints.to_resume_from(run_dir, cfg) if cfg.fit else None
-            strict = cfg.get("ckpt_strict", True)  # older records lack it
+            strict = cfg.ckpt_strict
             checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path, strict=strict)
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
             trainer = build.build_trainer(cfg, built, task)
@@ -77,6 +74,6 @@ def main(cfg: DictConfig) -> float | str | None:
 
 if __name__ == "__main__":
     with fast_exit(), report_errors():
-        if not group_help(sys.argv, CONF, *OPTIONS):
+        if not group_help(sys.argv, Path(__file__).parent / "conf", *OPTIONS):
             sys.argv = for_each_choice(expand_resume(without_null_groups(sys.argv)))
             main()

@@ -4,6 +4,7 @@ import inspect
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
@@ -25,7 +26,7 @@ from runlab.training.schedulers import OF_LIGHTNING
 
 MODELS = sorted({model for model in models() if model.target}, key=lambda model: model.target)
 OURS = [model for model in MODELS if model.__module__.endswith("options")]
-FURTHER = {  # where a class hands on what it does not take itself
+FURTHER: dict[str, Any] = {  # where a class hands on what it does not take itself
     "runlab.tracking.loggers.TensorBoardLogger": SummaryWriter,
     "runlab.tracking.loggers.WandbLogger": wandb.init,
 }

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.messages import UserError
+from runlab.config.overruled import say_overruled
 from runlab.config.resolvers import GROUPS, as_typed, typed_path
 from runlab.config.secrets import as_written
 
@@ -19,7 +20,8 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
     """The composed config, without groups that its task has no use for.
 
     `modules` are the names of those that hold the example's models. `UserError` with a line for each value that is not
-    what a model, or the signature of a `_target_` without one, says it must be. Paths are absolute afterwards.
+    what a model, or the signature of a `_target_` without one, says it must be. What is typed and does not count is
+    printed. Paths are absolute afterwards.
     """
     for group in GROUPS:  # `model=x` sets a group to a word where it has no such choice to check
         value = cfg.get(group)
@@ -37,6 +39,7 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
     refuse(cfg, wrong_values(cfg, found))
     if OmegaConf.is_interpolation(cfg, "name") and (name := as_written(cfg)["name"]) != cfg.name:
         raise UserError(f"name={name}: comes from the environment, and folders have it in their names; type it out")
+    say_overruled(cfg)
     for key, path in relative_paths(found):
         OmegaConf.update(cfg, key, str(typed_path(path)))
     return cfg

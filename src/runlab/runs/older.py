@@ -1,6 +1,7 @@
 """A record of an older version of the project, brought up to date: names that have changed, keys that it lacks."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,21 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
 
 
 def _composed(path: Path) -> Any:
-    """The config that the run's overrides give today; an empty one where they no longer fit."""
-    try:
-        words = yaml.safe_load(path.with_stem("overrides").read_text()) or []
-        if GlobalHydra.instance().is_initialized():
-            name = HydraConfig.get().job.config_name if HydraConfig.initialized() else "train"
-            config = compose(name, words)
-        else:
-            with initialize_config_dir(str(CONF), version_base=None):
-                config = compose("train", words)
-    except Exception:
-        return {}
-    return OmegaConf.to_container(config, resolve=False)
+    """The config that the run's overrides give today; the default one where they no longer fit."""
+    with suppress(Exception):
+        return _compose(yaml.safe_load(path.with_stem("overrides").read_text()) or [])
+    today = _compose([])
+    return {
+        key: today[key] for key in today if key not in ("callbacks", "logger")
+    }  # of which it may have left out some
+
+
+def _compose(words: list[str]) -> Any:
+    if GlobalHydra.instance().is_initialized():
+        name = HydraConfig.get().job.config_name if HydraConfig.initialized() else "train"
+        return OmegaConf.to_container(compose(name, words))
+    with initialize_config_dir(str(CONF), version_base=None):
+        return OmegaConf.to_container(compose("train", words))
 
 
 def _fill(record: Any, today: Any, key: str, added: list[str]) -> None:

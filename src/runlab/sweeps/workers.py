@@ -44,9 +44,9 @@ def check_launcher(launcher: DictConfig) -> None:
     """`UserError` for an option that a launcher of `hydra/launcher` does not have, or a value of another type."""
     store = ConfigStore.instance()
     for known in (store.load(f"hydra/launcher/{name}").node for name in store.list("hydra/launcher")):
-        for key in launcher if known._target_ == launcher._target_ else ():
+        for key in map(str, launcher if known._target_ == launcher._target_ else ()):
             if key not in known:
-                raise UserError(f"hydra.launcher.{key}: no such option.{suggest(str(key), known)}")
+                raise UserError(f"hydra.launcher.{key}: no such option.{suggest(key, map(str, known))}")
             with user_errors(f"hydra.launcher.{key}"):
                 known[key] = launcher[key]
 
