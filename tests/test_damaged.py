@@ -50,7 +50,9 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "word": with_a_word,  # where a number belongs
     "unreadable": lambda path: unreadable.add(str(path)),
 }
-WAY_OUT = re.compile(r"restore|remove|move it|name (one|another)|begin a new run|mend that|resume it|run the job again")
+WAY_OUT = re.compile(
+    r"restore|remove|move it|name (a |one|another)|begins? anew|begin a new run|mend that|resume it|run the job again"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +180,8 @@ FILES = [
     ("stopped", "checkpoints/last.ckpt", "show resume", ""),
     ("stopped", "provenance.json", "show resume", "resume"),
     ("stopped", ".hydra/overrides.yaml", "show resume", "show"),
-    ("stopped", ".hydra/hydra.yaml events* csv/version_0/metrics.csv csv/version_0/hparams.yaml", "show resume", ""),
+    ("stopped", ".hydra/hydra.yaml events* csv/version_0/hparams.yaml", "show resume", ""),
+    ("stopped", "csv/version_0/metrics.csv", "show resume", "resume"),
     ("stopped", ".lock", "resume", ""),
     ("stopped", "run.log", "resume", ""),
     ("sweep", "../multirun.yaml", "show again", ""),
@@ -199,6 +202,7 @@ EXCEPT = {
     ("stopped", "provenance.json", "missing"): "",
     ("stopped", "provenance.json", "word"): "",
     ("stopped", "checkpoints/last.ckpt", "folder"): "resume",
+    **{("stopped", "csv/version_0/metrics.csv", damage): "" for damage in ("missing", "empty", "cut")},
     ("stopped", ".lock", "folder"): "resume",
     ("stopped", "run.log", "folder"): "resume",
     ("sweep", "../multirun.yaml", "folder"): "again",
@@ -264,6 +268,7 @@ def test_a_file_size_limit_is_a_line_and_the_run_is_resumed_equal(
 ) -> None:
     """The limit meets the first checkpoint, of about 4,800 bytes, or in a later epoch TensorBoard's file."""
     monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"")  # no .diff
+    monkeypatch.setattr("runlab.runs.code.code_md5", dict[str, str])  # as long as the project has files
     run, long = tmp_path / "run", [*SHORT, "trainer.max_epochs=9", "trainer.log_every_n_steps=1"]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from runlab.config.messages import UserError
 from runlab.config.resolvers import GROUPS, as_typed
-from runlab.config.secrets import as_written, written_value
+from runlab.config.secrets import written_value
 
 _OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own, as it may its data; null then
 _TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "share": (float,)}
@@ -35,8 +35,8 @@ def check(cfg: DictConfig, rules: Path) -> DictConfig:
         if isinstance(value, DictConfig) and "_target_" in value:
             continue  # it is made when the run begins
         if value is not ... and not any(_holds(value, part.split()) for part in rule.split(" or ")):
-            raise UserError(f"{key}={shown(written_value(as_written(cfg), key))}: must be {rule}")
-    if OmegaConf.is_interpolation(cfg, "name") and (name := as_written(cfg)["name"]) != cfg.name:
+            raise UserError(f"{key}={shown(written_value(cfg, key))}: must be {rule}")
+    if OmegaConf.is_interpolation(cfg, "name") and (name := written_value(cfg, "name")) != cfg.name:
         raise UserError(f"name={name}: comes from the environment, and folders have it in their names; type it out")
     _check_used(cfg)
     cfg = without_unused(cfg)

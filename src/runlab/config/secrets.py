@@ -40,12 +40,14 @@ def _value(config: Any, key: Any, text: Any) -> Any:
     return as_written(value) if OmegaConf.is_config(value) else value
 
 
-def written_value(config: Any, key: str) -> Any:
-    """The value of `data.batch_size` or another key of what `as_written` returns; None where there is none."""
-    value = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+def written_value(config: DictConfig, key: str) -> Any:
+    """The value of `data.batch_size` or another key as `as_written` writes it; None where there is none."""
+    group, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, group) if group else config
+    if not isinstance(node, DictConfig) or last not in node:
+        return None
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    return _value(node, last, raw[last])
 
 
 def masked(text: str) -> str:

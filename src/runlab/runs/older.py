@@ -48,7 +48,7 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
 def _composed(path: Path) -> Any:
     """The config that the run's overrides give today; an empty one where they no longer fit."""
     try:
-        words = yaml.safe_load(path.with_stem("overrides").read_text()) or []
+        words = list(yaml.safe_load(path.with_stem("overrides").read_text()))
         if GlobalHydra.instance().is_initialized():
             name = HydraConfig.get().job.config_name if HydraConfig.initialized() else "train"
             config = compose(name, words)
