@@ -32,16 +32,17 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 torch.set_num_threads(1)  # the tests run in parallel
 
-# Marker -> the programs that its tests need, and the Debian packages that have them.
+# Marker -> the programs that its tests need, none for those that run only if all are wanted, and how to get them.
 NEEDED = {
-    "browser": (("chromium", "chromedriver"), "chromium chromium-driver fonts-dejavu-core"),
-    "slurm": (("slurmctld", "slurmd", "sbatch", "munged"), "slurmctld slurmd slurm-client munge"),
+    "browser": (("chromium", "chromedriver"), "apt-get install chromium chromium-driver fonts-dejavu-core"),
+    "slurm": (("slurmctld", "slurmd", "sbatch", "munged"), "apt-get install slurmctld slurmd slurm-client munge"),
+    "slow": ((), "make test-all"),
 }
 
 
 def missing_parts() -> dict[str, str]:
-    """The markers whose programs are not on this machine, each with the packages that have them."""
-    return {mark: packages for mark, (names, packages) in NEEDED.items() if not all(map(shutil.which, names))}
+    """The markers whose programs are not on this machine, each with the way to get them."""
+    return {mark: way for mark, (names, way) in NEEDED.items() if not (names and all(map(shutil.which, names)))}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,8 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not config.getoption("--all"):
-        for mark, packages in missing_parts().items():
-            terminalreporter.write_line(f"left out: the {mark} tests; to run them: apt-get install {packages}")
+        for mark, way in missing_parts().items():
+            terminalreporter.write_line(f"left out: the {mark} tests; to run them: {way}")
 
 
 def choices(group: str) -> list[str]:

@@ -36,7 +36,7 @@ class ImageClassifier(LightningModule):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None,
         num_classes: int,
-        compile: bool = False,  # torch.compile, once a Trainer has the module; older runs have no such key
+        compile: bool,
     ) -> None:
         super().__init__()
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
