@@ -25,7 +25,7 @@ $(READY): requirements.txt pyproject.toml
 train: $(READY)  ## train and test (ARGS="..." are overrides)
 	@$(BIN)/python train.py $(ARGS)
 
-test: $(READY)  ## run the tests, but those whose programs are not installed
+test: $(READY)  ## run the tests, but the slow ones and those whose programs are not installed
 	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 test-all: $(READY)  ## run all tests

@@ -71,6 +71,7 @@ def test_two_devices_are_one_run(cli: Cli, composed: Compose, tmp_path: Path) ->
     ("how", "rank", "words"),
     [("raised", 1, "a fault of rank 1"), ("SIGKILL", 1, "another rank"), ("raised", 0, "a fault of rank 0")],
 )
+@pytest.mark.slow
 def test_a_rank_that_fails_ends_the_others(cli: Cli, tmp_path: Path, how: str, rank: int, words: str) -> None:
     answer = cli(*DDP, *SHORT, fault(how, rank))
     assert answer.returncode == 1
@@ -78,6 +79,7 @@ def test_a_rank_that_fails_ends_the_others(cli: Cli, tmp_path: Path, how: str, r
     assert left_over(str(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_each_job_on_both_ranks_goes_on_and_equals_torchrun(cli: Cli, tmp_path: Path) -> None:
     # One rank is told to stop in the second job: both do, and so does the sweep.
     command = [*readme("-m seed=0,1 trainer=ddp"), *SHORT, "trainer.log_every_n_steps=1", fault("SIGTERM", 1, seed=1)]
@@ -125,6 +127,7 @@ def test_a_slurm_job_without_srun_is_told(composed: Compose, monkeypatch: pytest
         build_trainer(cfg, [])
 
 
+@pytest.mark.slow
 def test_a_parallel_sweep_over_the_number_of_devices(cli: Cli, tmp_path: Path) -> None:
     answer = cli("-m", "hydra/launcher=local", *DDP, "trainer.devices=1,2", *SHORT)
     assert answer.returncode == 0, answer.stderr

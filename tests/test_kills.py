@@ -60,7 +60,7 @@ SETTINGS: dict[str, tuple[str, list[str], str]] = {
     "two optimizers, no test": ("gan", ["monitor=val_distance"], "best last best last metrics"),
     "batch norm, dropout": ("colour", ["monitor=val/loss"], "best last best last metrics"),
 }
-RECORD = ["config.yaml", "provenance.json"]  # written before the training, alike in all settings
+RECORD = ["config.yaml", "code.json", "provenance.json"]  # written before the training, alike in all settings
 
 
 class Watch(Callback):
@@ -136,15 +136,7 @@ def resume_each(copies: dict[str, Path], moments: str, task: str, options: Seque
     assert not unequal
 
 
-# In a later epoch than the last validated one: its metrics are not in `last.ckpt`.
-LACKS_METRICS = pytest.mark.xfail(strict=True, reason="a resumed run lacks the metrics of the epochs before")
-ROWS = [
-    pytest.param(*row, id=name, marks=[LACKS_METRICS] if name == "steps within an epoch" else [])
-    for name, row in SETTINGS.items()
-]
-
-
-@pytest.mark.parametrize(("task", "options", "files"), ROWS)
+@pytest.mark.parametrize(("task", "options", "files"), SETTINGS.values(), ids=SETTINGS)
 def test_a_kill_at_any_write_or_hook_is_resumed_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, options: list[str], files: str
 ) -> None:
@@ -193,13 +185,13 @@ def test_a_kill_while_the_record_is_written_is_resumed_by_the_same_command(
     with monkeypatch.context() as patch:
         disk = Disk(tmp_path / "straight", tmp_path, patch)
         assert status_of(*COMMAND, f"hydra.run.dir={tmp_path}/straight") == 0
-    record = ["hydra.yaml", "overrides.yaml", "config.yaml", "provenance.json"]
+    record = ["hydra.yaml", "overrides.yaml", *RECORD]
     assert disk.written == [*record, "provenance.diff", "best.ckpt", "last.ckpt", "metrics.json"]
     for moment, copy in disk.copies.items():
-        if "yaml" in moment or "provenance" in moment:
+        if re.search("yaml|code|provenance", moment):
             assert status_of(*COMMAND, "resume=auto", f"hydra.run.dir={copy}") == 0
             assert_equal(contents(copy), contents(tmp_path / "straight"))
-            assert sorted(path.name for path in copy.glob(".hydra/*")) == sorted(record[:3])
+            assert sorted(path.name for path in copy.glob(".hydra/*")) == sorted(record[:4])
 
 
 def test_a_kill_of_a_sweep_is_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

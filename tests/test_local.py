@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from conftest import ROOT, Compose, readme, weights
 
@@ -133,6 +134,7 @@ INTERRUPTS: list[tuple[Callable[[int], None], int]] = [
 ]
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_saves_leaves_nobody_and_goes_on(tmp_path: Path) -> None:
     sweep, before = tmp_path / "sweep", [0, 0]
     for interrupt, status in INTERRUPTS:

@@ -40,6 +40,7 @@ def test_is_committed_as_it_is_written(notebook: Any) -> None:
     assert not [word for word in ("://", str(ROOT)) if word in PATH.read_text()]
 
 
+@pytest.mark.slow
 def test_shows_a_run(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notebook: Any) -> None:
     quick = ["trainer.max_epochs=1", "trainer.limit_train_batches=10", "trainer.log_every_n_steps=1"]
     train(composed(*quick, "trainer.accelerator=cpu"))  # a GPU's last bits may be other ones than the notebook's

@@ -221,6 +221,7 @@ def test_layers_are_thawed_with_a_fused_optimizer(quick_cli: Cli) -> None:
     assert quick_cli(*SHIPPED, *typed, "trainer.max_epochs=2").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_gan_on_two_processes_says_what_to_add(cli: Cli) -> None:
     answer = cli(
         f"--config-dir={ROOT}/tests/tasks/conf", "task=gan", "data=gan", "trainer=ddp", "trainer.accelerator=cpu"

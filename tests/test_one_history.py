@@ -156,6 +156,7 @@ class KillAfter(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_kill_9(cli: Cli, composed: Compose, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the second epoch, with pictures of the first."""
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # the tests above have started one, which nobody kills

@@ -337,7 +337,7 @@ def test_mistakes_are_answered_in_a_line(run_dir: Path, tmp_path: Path, quick: P
         (run, output, f"input={tmp_path}/broken.npy"): f"input={tmp_path}/broken.npy: ",
         (run, f"output={tmp_path}/p.txt"): f"output={tmp_path}/p.txt: name a file that ends in .csv or .npz",
         (run, f"output={tmp_path}/file/p.csv"): f"output={tmp_path}/file/p.csv: ",
-        (run, "output=/proc/none/p.csv"): "output=/proc/none/p.csv: [Errno 2] No such file or directory: '/proc/none'",
+        (run, "output=/proc/none/p.csv"): "output=/proc/none/p.csv: /proc/none: No such file or directory; mend that",
         (run, output, "device=tpu"): "device=tpu: no such choice. Did you mean cpu?",
         (run, output, "batch_size=0"): "batch_size=0: give a whole number from 1",
     }.items():

@@ -126,7 +126,7 @@ def test_settings_are_sorted_by_their_means(put: Put, monitoring: Any) -> None:
                 put(",".join(overrides), *overrides, val_acc=score, test_acc=0.5)
     assert table()[-5:] == [
         "mean ± standard deviation over seed and data.fold",
-        "val/acc          test/acc         n                   optimizer.lr",
+        "val/acc          test/acc         n  optimizer.lr",
         "0.7000 ± 0.1155  0.5000 ± 0.0000  4  0.2",
         "0.5000 ± 0.4619  0.5000 ± 0.0000  4  0.1",
         "0.5000 ± 0.0000  0.5000 ± 0.0000  4  0.3",

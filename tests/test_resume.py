@@ -199,7 +199,10 @@ def unkilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signum",
+    [*(pytest.param(signum, marks=pytest.mark.slow) for signum in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL],
+)
 def test_a_killed_process_goes_on_equal_by_its_folder(
     unkilled: Path, quick_cli: Cli, tmp_path: Path, signum: signal.Signals
 ) -> None:

@@ -150,6 +150,7 @@ def test_the_history_is_a_picture(five: Path) -> None:
         assert len(image.convert("RGB").getcolors(1 << 20) or []) > 50
 
 
+@pytest.mark.slow
 def test_a_killed_search_comes_out_as_the_uninterrupted(five: Path, tmp_path: Path) -> None:
     command = [*FIVE, f"hydra.sweep.dir={tmp_path}"]
     killed = subprocess.run(
@@ -215,6 +216,7 @@ def test_an_added_option_is_searched(tmp_path: Path) -> None:
     assert f"- +trainer.gradient_clip_val={value}\n" in (tmp_path / "0/.hydra/overrides.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_trials_at_a_time(cli: Cli, tmp_path: Path) -> None:
     together = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"]
     answer = cli(*FIVE, *together, "hydra.sweeper.n_trials=2", "trainer.max_epochs=1")

@@ -93,6 +93,11 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return straight
 
 
+def slow_but(quick: str) -> list[Any]:
+    """The tasks, of which all but one are left to `make test-all`."""
+    return [pytest.param(name, marks=[] if name == quick else pytest.mark.slow) for name in TASKS]
+
+
 @pytest.mark.parametrize("name", TASKS)
 class TestTask:
     def test_trains(self, name: str, straight: Any) -> None:
@@ -131,20 +136,6 @@ class TestTask:
         assert saved == (step if TASKS[name].resumable else TASKS[name].batches) * per_batch
         assert_equal(contents(tmp_path / "run"), contents(straight(name)))
 
-    def test_is_killed_and_resumed(self, name: str, straight: Any, tmp_path: Path) -> None:
-        arguments = setting(name, f"hydra.run.dir={tmp_path}/run", "+callbacks.slow._target_=faults.Slow")
-        command = [sys.executable, "train.py", f"--config-dir={CONF}", *arguments]
-        env = {"PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        wait_for("epoch 2/3", process)
-        process.kill()
-        process.communicate()
-        assert not (tmp_path / "run/metrics.json").exists()
-        assert status_of(f"--config-dir={CONF}", f"resume={tmp_path}/run") == 0
-        assert_equal(contents(tmp_path / "run"), contents(straight(name)))
-
     def test_sweeps_over_seeds(self, name: str, straight: Any, quick_cli: Cli, tmp_path: Path) -> None:
         task = TASKS[name]
         answer = quick_cli(f"--config-dir={CONF}", "-m", *setting(name, "seed=0,1"))
@@ -157,27 +148,6 @@ class TestTask:
         assert blocks[-2].startswith("mean ± standard deviation over seed")
         [first] = (tmp_path / "sweep").glob("*seed=0*")
         assert_equal(contents(first), contents(straight(name)))
-
-    def test_on_two_processes(self, name: str, cli: Cli, tmp_path: Path) -> None:
-        task, run_dir = TASKS[name], tmp_path / "run"
-        ddp = ["trainer=ddp", "trainer.accelerator=cpu", *task.ddp]
-        answer = cli(f"--config-dir={CONF}", *setting(name, *ddp))
-        if not task.resumable:  # a stream that nobody shares out
-            assert answer.returncode == 1
-            assert "all 2 processes get the same batches" in answer.stderr
-            return
-        assert answer.returncode == 0, answer.stderr
-        metrics = json.loads((run_dir / "metrics.json").read_text())
-        batches = -(-task.batches // 2)  # the samples are shared out
-        assert metrics["global_step"] == 3 * batches * (task.steps // task.batches)
-        if task.tests:  # each sample is counted once: one process comes to the same means
-            evaluation = ["fit=false", f"resume={run_dir}", "trainer.devices=1", f"run_dir={tmp_path}/again"]
-            again = cli(f"--config-dir={CONF}", *evaluation)
-            assert again.returncode == 0, again.stderr
-            alone = json.loads((tmp_path / "again/metrics.json").read_text())
-            for test in task.tests:
-                tolerance = 0.1 if name == "autoencoder" else 1e-5  # it draws noise, each process its own
-                assert metrics[test] == pytest.approx(alone[test], rel=tolerance)
 
     def test_opens(self, name: str, straight: Any) -> None:
         run = load_run(straight(name))
@@ -211,3 +181,39 @@ def test_the_engine_forgets_nothing_of_a_moved_run(tmp_path: Path) -> None:
     train(composed("regression", tmp_path / "whole"))
     assert_equal(contents(tmp_path / "moved"), contents(tmp_path / "whole"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("name", slow_but("gan"))
+def test_is_killed_and_resumed(name: str, straight: Any, tmp_path: Path) -> None:
+    arguments = setting(name, f"hydra.run.dir={tmp_path}/run", "+callbacks.slow._target_=faults.Slow")
+    command = [sys.executable, "train.py", f"--config-dir={CONF}", *arguments]
+    env = {"PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    wait_for("epoch 2/3", process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "run/metrics.json").exists()
+    assert status_of(f"--config-dir={CONF}", f"resume={tmp_path}/run") == 0
+    assert_equal(contents(tmp_path / "run"), contents(straight(name)))
+
+
+@pytest.mark.parametrize("name", slow_but("colour"))
+def test_on_two_processes(name: str, cli: Cli, tmp_path: Path) -> None:
+    task, run_dir = TASKS[name], tmp_path / "run"
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", *task.ddp]
+    answer = cli(f"--config-dir={CONF}", *setting(name, *ddp))
+    if not task.resumable:  # a stream that nobody shares out
+        assert answer.returncode == 1
+        assert "all 2 processes get the same batches" in answer.stderr
+        return
+    assert answer.returncode == 0, answer.stderr
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    batches = -(-task.batches // 2)  # the samples are shared out
+    assert metrics["global_step"] == 3 * batches * (task.steps // task.batches)
+    if task.tests:  # each sample is counted once: one process comes to the same means
+        evaluation = ["fit=false", f"resume={run_dir}", "trainer.devices=1"]
+        assert status_of(f"--config-dir={CONF}", *evaluation, f"hydra.run.dir={tmp_path}/again") == 0
+        alone = json.loads((tmp_path / "again/metrics.json").read_text())
+        for test in task.tests:
+            tolerance = 0.1 if name == "autoencoder" else 1e-5  # it draws noise, each process its own
+            assert metrics[test] == pytest.approx(alone[test], rel=tolerance)

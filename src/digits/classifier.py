@@ -36,7 +36,7 @@ class ImageClassifier(LightningModule):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None,
         num_classes: int,
-        compile: bool,  # torch.compile, once a Trainer has the module
+        compile: bool,
     ) -> None:
         super().__init__()
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler

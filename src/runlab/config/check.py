@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from runlab.config.messages import UserError
 from runlab.config.overruled import say_overruled
 from runlab.config.resolvers import GROUPS, as_typed, typed_path
-from runlab.config.secrets import as_written
+from runlab.config.secrets import written_value
 
 _OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own, as it may its data; null then
 
@@ -37,7 +37,7 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
 
     found = [*modelled(cfg)]
     refuse(cfg, wrong_values(cfg, found))
-    if OmegaConf.is_interpolation(cfg, "name") and (name := as_written(cfg)["name"]) != cfg.name:
+    if OmegaConf.is_interpolation(cfg, "name") and (name := written_value(cfg, "name")) != cfg.name:
         raise UserError(f"name={name}: comes from the environment, and folders have it in their names; type it out")
     say_overruled(cfg)
     for key, path in relative_paths(found):

@@ -29,6 +29,8 @@ class Pruned(UserError):
     """A search has given up on this run, as others did better by the same epoch."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of these the system does not say which file it was
+
 # A disk that is full, read-only, closed to the user, or broken.
 _DISK = {
     getattr(errno, name)
@@ -140,7 +142,8 @@ def one_line(error: BaseException) -> str:
             return f"{key}: {_first_lines(str(cause))}"
     if isinstance(error, OSError) and (error.errno in _DISK or _is_about_a_path(error)):
         what = error.filename or "hydra.run.dir"
-        return f"{what}: {error.strerror}; mend that, or name another folder; saved work can be resumed with resume="
+        resume = "; saved work can be resumed with resume=" if error.errno in FULL else ""
+        return f"{what}: {error.strerror}; mend that, or name another folder{resume}"
     if "embedded null" in str(error):
         return "a path has a null character in it; name another, without \\0"
     text = _first_lines(str(error)) or type(error).__name__

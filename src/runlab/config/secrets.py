@@ -40,14 +40,14 @@ def _value(config: Any, key: Any, text: Any) -> Any:
     return as_written(value) if OmegaConf.is_config(value) else value
 
 
-def written_value(config: Any, key: str, default: Any = None) -> Any:
-    """The value of `data.batch_size` or another key of what `as_written` returns; `default` where there is none."""
-    value = config
-    for part in key.split("."):
-        if isinstance(value, list):
-            value = {str(number): item for number, item in enumerate(value)}
-        value = value.get(part, default) if isinstance(value, dict) else default
-    return value
+def written_value(config: DictConfig, key: str, default: Any = None) -> Any:
+    """The value of `data.batch_size` or another key as `as_written` writes it; `default` where there is none."""
+    group, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, group) if group else config
+    if not isinstance(node, DictConfig) or last not in node:
+        return default
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    return _value(node, last, raw[last])
 
 
 def masked(text: str) -> str:

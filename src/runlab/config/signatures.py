@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.messages import UserError, suggest
 from runlab.config.resolvers import shown
-from runlab.config.secrets import as_written, written_value
+from runlab.config.secrets import written_value
 
 OF_HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _PLAIN = (int, float, bool, str, NoneType)
@@ -49,8 +49,7 @@ def check_signatures(cfg: DictConfig, *groups: str, **known: Collection[str]) ->
 def refuse(cfg: DictConfig, wrong: dict[str, str]) -> None:
     """`UserError` with a line for each key and what is wrong with it; the environment's values stay as typed."""
     if wrong:
-        written = as_written(cfg)
-        values = {key: written_value(written, key, {}) for key in wrong}
+        values = {key: written_value(cfg, key, {}) for key in wrong}
         typed = {key: key if isinstance(value, dict) else f"{key}={shown(value)}" for key, value in values.items()}
         raise UserError("\n".join(f"{typed[key]}: {text}" for key, text in wrong.items()))
 

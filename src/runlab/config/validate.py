@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from runlab.config.messages import suggest
 from runlab.config.options import FilePath, Options, Page
 from runlab.config.resolvers import GROUPS, shown
-from runlab.config.secrets import written_value
 from runlab.config.signatures import OF_HYDRA, parts, wrong_arguments
 
 
@@ -39,9 +38,12 @@ def modelled(cfg: DictConfig) -> Iterator[Part]:
 def wrong_values(cfg: DictConfig, found: Iterable[Part]) -> dict[str, str]:
     """What is wrong with the values of a composed config, by their keys; `found` are its parts."""
     wrong: dict[str, str] = {}
+    raw: dict[str, str] = {}
     for key, model, before, part in found:
+        prefix = f"{key}." if key else ""
+        raw |= {f"{prefix}{name}": str(value) for name, value in before.items()}
         if model:
-            wrong |= _wrong(model, part, f"{key}." if key else "")
+            wrong |= _wrong(model, part, prefix)
         if key and not (model and model.target):
             wrong |= wrong_arguments(key, part, model.model_fields if model else (), light=True)
         if not key:  # a value of the user's own that is near one of ours is misspelt, unless something refers to it
@@ -52,9 +54,8 @@ def wrong_values(cfg: DictConfig, found: Iterable[Part]) -> dict[str, str]:
         for name, entry in cfg[group].items():
             if not isinstance(entry, DictConfig) or "_target_" not in entry:
                 wrong[f"{group}.{name}"] = f"has no _target_.{suggest(str(name), set(cfg[group]) - {name})}"
-    raw = OmegaConf.to_container(cfg)
     said = re.compile(rf"[{{:]({'|'.join(map(re.escape, wrong))})\b")  # ${data.size}, where data.size is wrong itself
-    return {key: text for key, text in wrong.items() if not said.search(str(written_value(raw, key)))}
+    return {key: text for key, text in wrong.items() if not said.search(raw.get(key, ""))}
 
 
 def relative_paths(found: Iterable[Part]) -> Iterator[tuple[str, str]]:

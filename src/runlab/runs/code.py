@@ -16,6 +16,10 @@ PROJECT = Path(__file__).parents[3]
 _said: set[tuple[Path, str]] = set()  # what was said of the runs in a folder, once
 
 
+class OtherCode(UserError):
+    """A run has finished with other code, and the command does not say whether it is to be run anew."""
+
+
 @functools.cache
 def code_md5() -> dict[str, str]:
     """The MD5 of each Python file of the project, train.py and src/, by its path, as this process has found it."""
@@ -46,13 +50,13 @@ def write_code(run_dir: Path) -> None:
 def take_finished(run_dir: Path, rerun: bool | None) -> bool:
     """Whether a finished run is taken as it is. Of one whose code has changed since, `rerun` decides.
 
-    True moves it aside, to be run anew. False takes it, and says so. None is a `UserError` that names the files.
+    True moves it aside, to be run anew. False takes it, and says so. None is `OtherCode`, which names the files.
     """
     changed = changed_files(run_dir)
     if changed is None:
         _say_once(run_dir, "finished before runs recorded their code; taken as it is")
     elif changed and rerun is None:
-        raise UserError(
+        raise OtherCode(
             f"{path_as_typed(run_dir)}: finished with other code, {_listed(changed)} changed since;"
             " rerun=true runs it anew and keeps the old one beside it, rerun=false takes it as it is"
         )

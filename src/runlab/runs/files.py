@@ -1,6 +1,5 @@
 """The files of a run folder: their names, its lock, atomic writes. Imports neither torch nor lightning."""
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from runlab.config.messages import UserError
+from runlab.config.messages import FULL, UserError
 from runlab.config.processes import rank_zero
 
 RECORD = Path(".hydra/config.yaml")  # the composed config
@@ -24,7 +23,6 @@ CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
 LAST = f"{CHECKPOINTS}/last.ckpt"  # the newest one
 
 PART = ".part"  # the ending of a file that is being written
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of these the system does not say which file it was
 
 
 @contextmanager

@@ -49,11 +49,9 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
 def _composed(path: Path) -> Any:
     """The config that the run's overrides give today; the default one where they no longer fit."""
     with suppress(Exception):
-        return _compose(yaml.safe_load(path.with_stem("overrides").read_text()) or [])
-    today = _compose([])
-    return {
-        key: today[key] for key in today if key not in ("callbacks", "logger")
-    }  # of which it may have left out some
+        return _compose(list(yaml.safe_load(path.with_stem("overrides").read_text())))
+    today = _compose([])  # the run may have left out callbacks and loggers
+    return {key: value for key, value in today.items() if key not in ("callbacks", "logger")}
 
 
 def _compose(words: list[str]) -> Any:

@@ -23,7 +23,7 @@ from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
 from runlab.config.resolvers import path_as_typed  # the module also registers what a recorded config refers to
-from runlab.config.secrets import as_written, masked
+from runlab.config.secrets import masked, written_value
 from runlab.runs import older
 from runlab.runs.code import take_finished, write_code
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, read_json, read_metrics, write_json
@@ -171,7 +171,7 @@ def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),  # the number of threads changes the last bits of a sum
         "command": sys.argv,
-        "seed": as_written(cfg)["seed"],
+        "seed": written_value(cfg, "seed"),
         "data_md5": getattr(data, "checksums", {}),
     }
 

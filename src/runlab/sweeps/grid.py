@@ -16,6 +16,7 @@ from runlab.config.messages import UserError, user_errors
 from runlab.config.processes import launched_processes
 from runlab.config.resolvers import quoted
 from runlab.config.secrets import as_written
+from runlab.runs.code import OtherCode
 from runlab.runs.files import atomic_write
 from runlab.runs.record import finished_metrics, write_overrides
 from runlab.sweeps import picture, table, workers
@@ -75,6 +76,8 @@ class Grid(Sweeper):
                 raise UserError(f"{' '.join(job)}: its folder is that of {' '.join(folders[folder])}; leave one out")
             try:
                 finished = finished_metrics(folder, cfg)
+            except OtherCode:
+                raise
             except UserError:  # a damaged file of this job, which says so itself and fails alone
                 finished = None
             if finished is None:

@@ -166,9 +166,11 @@ class Search(Grid):
         with pyplot.rc_context(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*plot_optimization_history is experimental", ExperimentalWarning)
             plot_optimization_history(study, target_name=self.cfg.monitor)
-            with atomic_write(picture := self.folder / "optimization_history.png") as path:
-                pyplot.savefig(path, format="png")
-            pyplot.close()
+            try:
+                with atomic_write(picture := self.folder / "optimization_history.png") as path:
+                    pyplot.savefig(path, format="png")
+            finally:
+                pyplot.close()
         kept = [
             word
             for word, key in fixed.items()

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,17 @@ from lightning.pytorch import loggers
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
+from runlab.config.messages import UserError
 from runlab.config.processes import rank_zero
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Around what reads a logger's file of a run that is resumed: `UserError` where it is damaged."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise UserError(f"{file}: damaged; restore it, or move it away: the history then begins anew") from error
 
 
 class OneHistory:
@@ -30,10 +42,11 @@ class OneHistory:
         self.file = run_dir / self.name_of_file
         if not resumed and rank_zero():
             self.file.unlink(missing_ok=True)
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        rows = [json.loads(line) for line in lines if line.endswith("]")]  # a kill may have cut the last one short
-        self.id, self.begun = next((text for name, _, text in rows if name == "id"), ""), len(rows) > 1
-        self.shown = {(name, at, text) for name, at, text in rows if (at or 0) >= step}
+        with readable(self.file):
+            lines = self.file.read_text().splitlines() if self.file.exists() else []
+            rows = [json.loads(line) for line in lines if line.endswith("]")]  # a kill may have cut the last one short
+            self.id, self.begun = next((text for name, _, text in rows if name == "id"), ""), len(rows) > 1
+            self.shown = {(name, at, text) for name, at, text in rows if (at or 0) >= step}
 
     @rank_zero_only
     def note(self, *rows: tuple[str, int | None, str]) -> None:
@@ -62,9 +75,17 @@ class CSVLogger(OneHistory, loggers.CSVLogger):
         file = Path(self.log_dir, "metrics.csv")
         self.begun = resumed and file.exists()
         if self.begun:
-            with file.open(newline="") as text:
-                rows = [row for row in csv.DictReader(text) if int(row["step"]) >= step]
-            self.shown = {(name, int(row["step"]), value) for row in rows for name, value in row.items()}
+            with readable(file):
+                text = file.read_text()
+                if not text.endswith("\n"):  # a kill, or a full disk, has cut the last row short
+                    text = text[: text.rfind("\n") + 1]
+                    file.write_text(text)
+                reader = csv.DictReader(text.splitlines(), strict=True)
+                rows = [row for row in reader if int(row["step"]) >= step]
+                self.shown = {(name, int(row["step"]), value) for row in rows for name, value in row.items()}
+                whole = all(isinstance(part, str) for name, _, value in self.shown for part in (name, value))
+                if not whole or (text and "step" not in (reader.fieldnames or ())):
+                    raise ValueError("it was cut")
         elif rank_zero():
             shutil.rmtree(self.log_dir, ignore_errors=True)
 

@@ -31,10 +31,9 @@ def hyperparameters(cfg: DictConfig) -> dict[str, int | float | str]:
     """
     overrides = as_typed(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     typed = {key.lstrip("+~"): choice for key, _, choice in (override.partition("=") for override in overrides)}
-    written = as_written(cfg)
     values: dict[str, int | float | str] = {"overrides": " ".join(overrides) or "none"}
     for key in dict.fromkeys([*(cfg.hyperparameters or ()), *typed]):
-        value = written_value(written, key)
+        value = written_value(cfg, key)
         if isinstance(value, dict) or key == "experiment":
             value = typed.get(key) or str((value or {}).get("_target_", "none")).rpartition(".")[2]
         values[key] = value if isinstance(value, int | float | str) else str(value).lower()
