@@ -24,45 +24,38 @@ def group_help(argv: list[str], conf: Path, *modules: str) -> bool:
         raise UserError(f"--help {group}: no such group.{suggest(group, ('train', *GROUPS))}")
     for module in modules:
         importlib.import_module(module)
+    from runlab.config.options import Page  # here, so that an answer without it does not wait for pydantic
+    from runlab.config.signatures import parts
+    from runlab.config.validate import models
+
     with initialize_config_dir(str(conf.absolute()), version_base=None):
-        cfg = compose("train", [word for word in argv[1:] if "=" in word])
-    raw: Any = OmegaConf.to_container(cfg)
-    choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
-    if choices:
-        print(f"{group}={' or '.join(choices)}; this is what it holds with the choices of this command\n")
-    if group == "train":
-        rows = [*_rows("", {key: value for key, value in raw.items() if key not in GROUPS})]
-    else:
-        rows = [*_rows(group, raw[group])]
-    width = [max(len(row[column]) for row in rows if len(row) > 1) if rows else 0 for column in range(3)]
-    for row in rows:
-        print("  ".join(cell.ljust(width[i]) if i < 3 else cell for i, cell in enumerate(row)) if row[1:] else row[0])
+        raw: Any = OmegaConf.to_container(compose("train", [word for word in argv[1:] if "=" in word]))
+    if choices := sorted(path.stem for path in (conf / group).glob("*.yaml")):
+        print(f"{group}={' or '.join(choices)}; this is what it holds with the choices of this command")
+    page = {key: value for key, value in raw.items() if key not in GROUPS}
+    known = {model.target: model for model in models()}
+    found = [(key, known.get(part["_target_"]), part) for key, part, _ in parts(raw.get(group), raw.get(group), group)]
+    for key, model, part in found if group in GROUPS else [("", Page, page)]:
+        print(f"\n{part['_target_']}: {model.__doc__ if model else 'see its own documentation'}" if key else "")
+        rows = [*_rows(f"{key}." if key else "", part, model.model_json_schema()["properties"] if model else {})]
+        width = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(cell.ljust(width[i]) for i, cell in enumerate(row)).rstrip())
     return True
 
 
-def _rows(key: str, values: Any) -> Iterator[tuple[str, ...]]:
-    """Headings, and for each value its key as it is typed, the value, what it must be, and a sentence."""
-    from runlab.config.options import Page
+def _rows(prefix: str, values: dict[str, Any], known: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """For each value its key as it is typed, the value, what it must be by its schema in `known`, and a sentence."""
     from runlab.config.signatures import OF_HYDRA
-    from runlab.config.validate import allowed, models
+    from runlab.config.validate import allowed
 
-    if not isinstance(values, dict):
-        return
-    target = values.get("_target_", "")
-    model = next((model for model in models() if model.target == target), None) if key else Page
-    if key and not target:
-        for name, part in values.items():
-            yield from _rows(f"{key}.{name}", part)
-        return
-    if target:
-        yield (f"{target}: {model.__doc__ if model else 'it has no model, see its own documentation'}",)
-    properties = model.model_json_schema()["properties"] if model else {}
-    for name in dict.fromkeys([*values, *properties]):
-        if name in OF_HYDRA:
-            continue
-        value, schema = values.get(name), properties.get(name, {})
+    for name in (name for name in dict.fromkeys([*values, *known]) if name not in OF_HYDRA):
+        value, schema = values.get(name, ""), known.get(name, {})
         text = str(value.get("_target_", "{...}")) if isinstance(value, dict) else shown(value)
-        typed = f"{key}.{name}" if key else str(name)
-        row = (typed, text if len(text) <= 40 else f"{text[:37]}...") if name in values else (f"+{typed}", "")
-        yield (*row, allowed(schema) if schema else "", schema.get("description", ""))
-    yield ("",)
+        typed = f"{'+' * (name not in values)}{prefix}{name}"
+        yield (
+            typed,
+            text if len(text) <= 40 else f"{text[:37]}...",
+            allowed(schema) if schema else "",
+            schema.get("description", ""),
+        )
