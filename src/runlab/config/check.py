@@ -12,6 +12,7 @@ from runlab.config.messages import UserError
 from runlab.config.overruled import say_overruled
 from runlab.config.resolvers import GROUPS, as_typed, typed_path
 from runlab.config.secrets import written_value
+from runlab.config.startup import fast_imports
 
 _OF_A_TASK = ("model", "optimizer", "scheduler")  # a task may take them, or make its own, as it may its data; null then
 
@@ -29,14 +30,15 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
             raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
     _check_used(cfg)
     cfg = without_unused(cfg)
-    for module in modules:
-        importlib.import_module(module)
-    # Imported here, so that --help, --cfg and a misspelt key are answered without pydantic.
-    from runlab.config.signatures import refuse
-    from runlab.config.validate import modelled, relative_paths, wrong_values
+    with fast_imports():  # here, so that --help, --cfg and a misspelt key are answered without pydantic
+        for module in modules:
+            importlib.import_module(module)
+        from runlab.config.signatures import refuse
+        from runlab.config.validate import modelled, relative_paths, wrong_values
 
-    found = [*modelled(cfg)]
-    refuse(cfg, wrong_values(cfg, found))
+        found = [*modelled(cfg)]
+        wrong = wrong_values(cfg, found)
+    refuse(cfg, wrong)
     if OmegaConf.is_interpolation(cfg, "name") and (name := written_value(cfg, "name")) != cfg.name:
         raise UserError(f"name={name}: comes from the environment, and folders have it in their names; type it out")
     say_overruled(cfg)

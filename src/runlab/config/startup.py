@@ -21,7 +21,7 @@ if hasattr(argparse.ArgumentParser, "_check_help"):
 
 @contextmanager
 def fast_imports() -> Iterator[None]:
-    """Around the first import of torch: switch the garbage collector off, and leave what was imported out of it later.
+    """Around the first import of torch, or of pydantic: no garbage collection, and none of what was imported later.
 
     Objects that exist by then are not looked through again before the process exits.
     """
