@@ -10,7 +10,7 @@ import pytest
 import wandb
 from conftest import Compose, status_of
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from torch.utils.tensorboard import SummaryWriter
 
 import digits.options
@@ -21,6 +21,8 @@ from runlab.config.messages import UserError
 from runlab.config.options import Options
 from runlab.config.signatures import refuse, wrong_arguments
 from runlab.config.validate import models
+from runlab.runs.older import up_to_date
+from runlab.tracking.loggers import build_loggers
 from runlab.training.build import build_task
 from runlab.training.schedulers import OF_LIGHTNING
 
@@ -217,3 +219,21 @@ def test_a_wrong_option_of_a_launcher_is_named(
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(said)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_logger_without_a_model_is_checked_when_it_is_built(composed: Compose) -> None:
+    cfg = composed("logger=csv", "logger.csv._target_=lightning.pytorch.loggers.CSVLogger", "+logger.csv.prefxi=x")
+    with pytest.raises(UserError, match=r"^logger\.csv\.prefxi=x: no such argument of .*Did you mean prefix\?"):
+        build_loggers(cfg, {})
+
+
+@pytest.mark.parametrize(("overrides", "lacks"), [("[nope=1]", "ckpt_strict=True"), ("[]", "ckpt_strict=True, callb")])
+def test_a_record_takes_what_it_lacks_also_where_its_overrides_no_longer_fit(
+    composed: Compose, tmp_path: Path, capfd: pytest.CaptureFixture[str], overrides: str, lacks: str
+) -> None:
+    record = composed("~callbacks.mistakes")
+    with open_dict(record):
+        del record["ckpt_strict"]
+    (tmp_path / "overrides.yaml").write_text(overrides)
+    assert up_to_date(record, tmp_path / "config.yaml").ckpt_strict is True
+    assert f"lacks {lacks}" in capfd.readouterr().err

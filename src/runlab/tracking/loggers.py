@@ -17,6 +17,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from runlab.config.instantiate import build
 from runlab.config.messages import Pruned, one_line
+from runlab.config.signatures import check_signatures
 from runlab.tracking.history import OneHistory
 
 # A run sends nothing out unless its user has said so. MLflow and W&B read this as they are imported, later.
@@ -149,6 +150,7 @@ def build_loggers(cfg: DictConfig, checkpoint: dict[str, Any]) -> list[Any]:
     loops = checkpoint.get("loops")  # Lightning's x axis
     step = loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] if loops else -1
     resumed, changed = cfg.resume == "auto", cfg.logger
+    check_signatures(cfg, "logger")
     if resumed and "tensorboard" in cfg.logger:
         changed = OmegaConf.merge(cfg.logger, {"tensorboard": {"purge_step": step + 1}})
     built = [*build(changed).values()]
