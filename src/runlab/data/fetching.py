@@ -21,7 +21,7 @@ from torch.utils.data import (
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from runlab.data.in_memory import InMemoryDataset
-from runlab.data.kept_state import PLAIN, is_same, search
+from runlab.data.kept_state import PLAIN, KeptState, is_same, search
 from runlab.data.seeding import generators_of, seed_all
 
 Request = tuple[int, Any]  # the seed of a batch, and its indices
@@ -59,7 +59,10 @@ class SeededFetcher:
         known, self.generators = self.generators, generators_of(*self.owners)
         if {*map(id, self.generators)} - {*map(id, known)}:
             batch = self._fetch_and_draw(seed, indices)
-        return not is_same(batch, self._fetch_and_draw(seed, indices)), batch[0]
+        kept = KeptState(*self.owners, limit=1 << 20)
+        depends = not is_same(batch, self._fetch_and_draw(seed, indices))
+        kept.restore({})  # what counts or caches its samples has not seen the second look
+        return depends, batch[0]
 
     def _fetch_and_draw(self, seed: int, indices: Any) -> tuple[Any, list[float]]:
         """A batch, and a number of each global generator after it."""

@@ -132,7 +132,8 @@ def _restored(old: Any, new: Any) -> Any:
     new = copy.deepcopy(new)
     if isinstance(new, Tensor) and isinstance(old, np.ndarray | Tensor):
         new = new.numpy() if isinstance(old, np.ndarray) else new
-        if (old.shape, old.dtype) != (new.shape, new.dtype):
+        is_fixed = isinstance(old, np.ndarray) and not old.flags.writeable
+        if is_fixed or (old.shape, old.dtype) != (new.shape, new.dtype):
             return new
         old[...] = new
     elif isinstance(old, list) and isinstance(new, list):

@@ -44,7 +44,7 @@ def build_task(cfg: DictConfig) -> tuple[LightningDataModule | None, LightningMo
     for group, built, kind in (("data", data, LightningDataModule), ("task", task, LightningModule)):
         if not isinstance(built, kind) and cfg[group] is not None:
             raise UserError(f"{group}._target_={cfg[group].get('_target_')}: not a {kind.__name__}")
-        if "_hparams_initial" in vars(built):  # of save_hyperparameters: what Lightning gives to the loggers
+        if hasattr(built, "_hparams_initial"):  # of save_hyperparameters: what Lightning gives to the loggers
             vars(built)["_hparams_initial"] = masked_values(built.hparams_initial)
     has_loader = is_overridden("train_dataloader", task)
     if data is None and not has_loader and cfg.fit:

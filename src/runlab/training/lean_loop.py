@@ -59,6 +59,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             self.restarting = self._resumed_between_batches = False
         if self.resumed_after_step:
             self.restarting = self.resumed_after_step = False
+            self.trainer._logger_connector._first_loop_iter = True  # the batch was begun before the run was resumed
             self.trainer._logger_connector.on_batch_end()
             self.trainer._logger_connector.update_train_step_metrics()
             return
