@@ -9,10 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -64,6 +65,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not config.getoption("--all"):
         for mark, way in missing_parts().items():
             terminalreporter.write_line(f"left out: the {mark} tests; to run them: {way}")
+
+
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """Take back what a run sets in the environment of its process, as DDP its port."""
+    with patch.dict(os.environ):
+        yield
 
 
 def choices(group: str) -> list[str]:
@@ -123,11 +131,11 @@ def cli(tmp_path: Path) -> Cli:
 
 def status_of(*arguments: str) -> int:
     """The exit status of `python train.py`, run in this process, which has imported torch already."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setattr(sys, "argv", ["train.py", *arguments])
-        patch.setattr("runlab.config.startup.fast_exit", nullcontext)  # this process stays
-        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        monkeypatch.setattr("runlab.config.startup.fast_exit", nullcontext)  # this process stays
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         try:
             runpy.run_path("train.py", run_name="__main__")
         except SystemExit as end:

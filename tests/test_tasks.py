@@ -211,8 +211,9 @@ def test_on_two_processes(name: str, cli: Cli, tmp_path: Path) -> None:
     batches = -(-task.batches // 2)  # the samples are shared out
     assert metrics["global_step"] == 3 * batches * (task.steps // task.batches)
     if task.tests:  # each sample is counted once: one process comes to the same means
-        evaluation = ["fit=false", f"resume={run_dir}", "trainer.devices=1"]
-        assert status_of(f"--config-dir={CONF}", *evaluation, f"hydra.run.dir={tmp_path}/again") == 0
+        evaluation = ["fit=false", f"resume={run_dir}", "trainer.devices=1", f"run_dir={tmp_path}/again"]
+        again = cli(f"--config-dir={CONF}", *evaluation)
+        assert again.returncode == 0, again.stderr
         alone = json.loads((tmp_path / "again/metrics.json").read_text())
         for test in task.tests:
             tolerance = 0.1 if name == "autoencoder" else 1e-5  # it draws noise, each process its own

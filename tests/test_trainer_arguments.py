@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import lightning
 import pytest
@@ -1096,8 +1095,7 @@ def composed(*typed: str) -> DictConfig:
 def nothing_left() -> Iterator[None]:
     """Put back what a run sets for its whole process."""
     mode = torch.get_deterministic_debug_mode()
-    with patch.dict(os.environ):
-        yield
+    yield
     torch.set_deterministic_debug_mode(mode)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
