@@ -1,6 +1,7 @@
 import copy
 import pickle
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -30,6 +31,7 @@ from torch.utils.data import (
     default_collate,
     get_worker_info,
 )
+from torchvision import transforms
 
 from runlab.config.messages import UserError
 from runlab.data.connector import unresumable, use_resumable_loaders
@@ -553,12 +555,30 @@ def test_workers_live_on_from_epoch_to_epoch_if_wanted() -> None:
     assert len({*seen(passing), *seen(passing)}) == 2
 
 
-def test_what_cannot_be_sent_to_a_worker_is_named() -> None:
-    dataset = Noisy()
-    dataset.transform = lambda x: x  # type: ignore[attr-defined]
-    loader = wrapped(DataLoader(dataset, 8, num_workers=1, multiprocessing_context="spawn"))
-    error = pytest.raises((AttributeError, pickle.PicklingError), match="<lambda>")
-    with error, pytest.warns(UserWarning, match="Got pickle error"):
+class NoisyStream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Tensor]:
+        yield torch.rand(3)
+
+
+# Case 47
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "place", ["transform", "transform.transforms.1", "collate_fn", "lock", "stream", "worker_init_fn"]
+)
+def test_what_cannot_be_sent_to_a_worker_is_named(context: str, place: str) -> None:
+    dataset: Any = NoisyStream() if place == "stream" else Noisy()
+    options: dict[str, Any] = {}
+    unsendable: Any = lambda *_: None  # noqa: E731
+    if place in ("collate_fn", "worker_init_fn"):
+        options[place], path = unsendable, place
+    elif place == "lock":
+        dataset.lock, path = threading.Lock(), "Noisy.lock"
+    else:
+        dataset.transform = transforms.Compose([transforms.ToTensor(), unsendable]) if "." in place else unsendable
+        path = f"{type(dataset).__name__}.{place.replace('stream', 'transform')}"
+    user = DataLoader(dataset, 8, num_workers=1, multiprocessing_context=context, **options)
+    loader = SeededIterable(user, SEED, Epoch(0)) if place == "stream" else wrapped(user)
+    with pytest.raises(UserError, match=rf"^{path}: cannot be sent to a worker process, .*num_workers=0$"):
         next(iter(loader))
 
 

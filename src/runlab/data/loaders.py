@@ -14,6 +14,7 @@ from runlab.data.fetching import RequestQueue, SeededFetcher, is_deterministic, 
 from runlab.data.in_memory import InMemoryDataset
 from runlab.data.kept_state import KeptState
 from runlab.data.seeding import derive_seed, generators_of, seed_all
+from runlab.data.workers import started
 from runlab.data.wrapper import LoaderWrapper, Progress
 
 
@@ -46,7 +47,7 @@ class SeededIterable(LoaderWrapper):
         seed_all(seed, generators_of(loader))  # workers are seeded from torch's generator
         if isinstance(loader, DataLoader):
             loader._iterator = None  # workers that live on would go on with the generators of the epoch before
-        iterator = iter(loader)
+        iterator = started(loader, loader) if isinstance(loader, DataLoader) else iter(loader)
         for number in count():
             seed_all(derive_seed(seed, number))
             try:
@@ -161,7 +162,7 @@ class ResumableLoader(LoaderWrapper):
             return map(self._checked, map(self._fetcher.__getitems__, requests))
         self._requests.requests = requests
         self._iterated.generator.manual_seed(seed)  # gives workers their first seeds
-        return map(self._checked, iter(self._iterated))
+        return map(self._checked, started(self._iterated, self._user_loader))
 
     def _checked(self, fetched: tuple[bool, Any]) -> Any:
         if fetched[0]:
