@@ -207,5 +207,5 @@ def test_a_kill_of_a_sweep_is_resumed_by_the_same_command(tmp_path: Path, monkey
             for job in ("0", "1"):
                 assert_equal(contents(copy / job), contents(tmp_path / "straight" / job))
             found.append(moment.rpartition(" ")[2])
-    of_a_job = ["overrides.yaml", "overrides.yaml", "metrics.json"]
-    assert found == ["multirun.yaml", *of_a_job, *of_a_job, "results.csv"]
+    of_a_job = ["overrides.yaml", "metrics.json"]  # the overrides of all jobs stand there before the first begins
+    assert found == ["multirun.yaml", "overrides.yaml", "overrides.yaml", *of_a_job, *of_a_job, "results.csv"]
