@@ -77,7 +77,9 @@ def photos(root: Path, count: int = 20, size: tuple[int, int] = (40, 30)) -> Non
             picture.save(root / name / f"{number:03}.{'png' if number % 2 else 'jpg'}")
 
 
-@pytest.mark.parametrize("model", choices("model"))
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[] if name == "linear" else pytest.mark.slow) for name in choices("model")]
+)
 @pytest.mark.parametrize("name", [*MAKERS, "image_folder"])
 def test_every_model_trains_on_every_data_set(
     composed: Compose, tmp_path: Path, make: Any, name: str, model: str

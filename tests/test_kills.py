@@ -136,7 +136,13 @@ def resume_each(copies: dict[str, Path], moments: str, task: str, options: Seque
     assert not unequal
 
 
-@pytest.mark.parametrize(("task", "options", "files"), SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(
+    ("task", "options", "files"),
+    [
+        pytest.param(*row, id=name, marks=[] if name in ("plain", "gathered gradients") else pytest.mark.slow)
+        for name, row in SETTINGS.items()
+    ],
+)
 def test_a_kill_at_any_write_or_hook_is_resumed_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, options: list[str], files: str
 ) -> None:
@@ -194,6 +200,7 @@ def test_a_kill_while_the_record_is_written_is_resumed_by_the_same_command(
             assert sorted(path.name for path in copy.glob(".hydra/*")) == sorted(record[:4])
 
 
+@pytest.mark.slow
 def test_a_kill_of_a_sweep_is_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"")
     sweep = ["-m", *COMMAND, "seed=0,1", "hydra.sweep.subdir=${seed}"]

@@ -47,6 +47,7 @@ def folder_of(sweep: Path, override: str) -> Path:
     return next(path for path in sweep.iterdir() if override in path.name.split(","))
 
 
+@pytest.mark.slow
 def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, tmp_path: Path) -> None:
     sweep, setting = tmp_path / "sweep", [*QUICK, "trainer.max_epochs=1"]
     with begun(sweep, "-m", "hydra/launcher=local", "optimizer.lr=0.04,-1,1e38,0.01", *setting) as process:

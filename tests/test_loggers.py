@@ -219,6 +219,7 @@ def test_hyperparameters_say_what_was_typed(quick_cli: Cli, tmp_path: Path) -> N
     assert hparams["overrides"] == "experiment=notebook trainer=debug logger=csv data.batch_size=64"
 
 
+@pytest.mark.slow
 def test_nothing_is_said_or_left_beside_the_run(cli: Cli, tmp_path: Path, store: list[str]) -> None:
     before = set(ROOT.iterdir())
     answer = cli("trainer=debug", "logger=[csv,mlflow,wandb]", *store)

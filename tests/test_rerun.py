@@ -86,6 +86,7 @@ def test_a_run_from_before_code_was_recorded(quick_cli: Cli, tmp_path: Path) -> 
     assert "finished before runs recorded their code; taken as it is" in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_resume_with_other_code_is_said(quick_cli: Cli, tmp_path: Path, change: Callable[[], None]) -> None:
     assert quick_cli(*QUICK).returncode == 0
     change()

@@ -319,6 +319,7 @@ def test_a_checkpoint_of_another_network_is_one_line(composed: Compose, stopped:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which root alone may; CI runs as root")
+@pytest.mark.slow
 def test_a_full_disk_leaves_sound_checkpoints(composed: Compose, cli: Cli, quick_cli: Cli, tmp_path: Path) -> None:
     # Two checkpoints of 2.1 MB fit, not three.
     disk, setting = tmp_path / "disk", ["model=mlp", "trainer.max_epochs=3", "trainer.limit_train_batches=60"]

@@ -91,6 +91,7 @@ def test_jobs_fail_alone_and_are_not_repeated(quick_cli: Cli, tmp_path: Path) ->
     } == before
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on(quick_cli: Cli, composed: Compose, tmp_path: Path) -> None:
     sweep, command = tmp_path / "sweep", ["-m", "seed=0,1,2", fault("SIGINT", step=7, seed=1), *SHORT]
     stopped = quick_cli(*command)

@@ -114,7 +114,7 @@ class TestTask:
         assert len(values) == 3
         assert values[2] < task.better * values[0]
 
-    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
     def test_is_stopped_within_an_epoch_and_resumed(
         self, name: str, straight: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
     ) -> None:
@@ -183,7 +183,8 @@ def test_the_engine_forgets_nothing_of_a_moved_run(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("name", slow_but("gan"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
 def test_is_killed_and_resumed(name: str, straight: Any, tmp_path: Path) -> None:
     arguments = setting(name, f"hydra.run.dir={tmp_path}/run", "+callbacks.slow._target_=faults.Slow")
     command = [sys.executable, "train.py", f"--config-dir={CONF}", *arguments]

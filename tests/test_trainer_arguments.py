@@ -1130,7 +1130,12 @@ def ran(
 
 
 def cases(rows: dict[str, Row]) -> list[Any]:
-    return [pytest.param(case, id=f"{name}-{i}") for name, row in rows.items() for i, case in enumerate(row.cases)]
+    """What works is left to `make test-all`, but for each argument's first: it takes three runs."""
+    return [
+        pytest.param(case, id=f"{name}-{i}", marks=pytest.mark.slow if i and not case.line else [])
+        for name, row in rows.items()
+        for i, case in enumerate(row.cases)
+    ]
 
 
 PLAIN: list[Ran] = []

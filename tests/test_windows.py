@@ -46,6 +46,7 @@ def test_a_sweep_runs_without_posix_names(tmp_path: Path) -> None:
         assert json.loads((folder / "metrics.json").read_text())["global_step"] == 3
 
 
+@pytest.mark.slow
 def test_several_devices_in_a_sweep_are_refused_in_a_line(tmp_path: Path) -> None:
     done = without_posix("-m", "seed=0,1", "trainer=ddp", "trainer.devices=2", f"hydra.sweep.dir={tmp_path}")
     assert (done.returncode, done.stderr) == (
