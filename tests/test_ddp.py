@@ -14,8 +14,10 @@ from faults import fault
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 from test_resume import assert_equal
+from torch.nn.functional import cross_entropy
 
 from runlab.config.messages import UserError
+from runlab.load import load_run
 from runlab.training.build import build_trainer
 from train import train
 
@@ -41,13 +43,13 @@ def left_over(word: str) -> list[str]:
 
 
 def test_two_devices_are_one_run(cli: Cli, composed: Compose, tmp_path: Path) -> None:
-    answer = cli(*DDP, "trainer.max_epochs=1", "data.batch_size=128", "data.eval_batch_size=999")
+    answer = cli(*DDP, "trainer.max_epochs=1", "data.batch_size=128", "data.eval_batch_size=999", "data.val_size=4999")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert [line.split()[0] for line in answer.stdout.splitlines()] == ["epoch", "test", "test", "run", "dashboard"]
     run_dir = tmp_path / "run"
     assert counts(run_dir).sum() == 10_000
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert metrics["global_step"] == 215  # 55,000 / (2 devices * 128), as on one device with batches of 256
+    assert metrics["global_step"] == 215  # 55,001 / (2 devices * 128), as on one device with batches of 256
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
     assert {path.name.partition(".")[0] for path in run_dir.iterdir()} >= {"events", "metrics", "checkpoints"}
     assert {path.name: path.read_text() for path in run_dir.glob("*.log")} == {"run.log": ""}
@@ -58,6 +60,15 @@ def test_two_devices_are_one_run(cli: Cli, composed: Compose, tmp_path: Path) ->
     curve = make_ndarray(events.Tensors("test_pr/0")[0].tensor_proto)
     assert curve[:2, 0].tolist() == [980, 9020]  # above a threshold of 0 are all zeros and all others
     assert len(events.Images("test/mistakes")) == 1
+
+    # Case 38: 2,500 samples on one device, 2,499 on the other; the mean is that of all.
+    run = load_run(run_dir)
+    run.data.prepare_data()
+    run.data.setup("fit")
+    batches = [run.data.on_after_batch_transfer(batch, 0) for batch in run.data.val_dataloader()]
+    losses = [cross_entropy(run.model(images), labels, reduction="none") for images, labels in batches]
+    assert torch.cat(losses).shape == (4999,)
+    assert metrics["val/loss"] == pytest.approx(torch.cat(losses).double().mean().item(), rel=1e-6)
 
     alone = train(composed("trainer.max_epochs=1", "logger=none", f"run_dir={tmp_path}/alone"))
     assert alone["global_step"] == 215

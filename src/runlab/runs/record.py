@@ -123,10 +123,9 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], tested: dict[str, Any],
             command = path_as_typed(Path(sys.executable).with_name(command))
         if shown := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
             print(f"test metrics   {shown}")
-        print(
-            f"run folder     {folder}\ndashboard      {command} --logdir {folder} --samples_per_plugin images=0",
-            flush=True,
-        )
+        print(f"run folder     {folder}", flush=True)
+        if any(run_dir.glob("events*")):
+            print(f"dashboard      {command} --logdir {folder} --samples_per_plugin images=0", flush=True)
     return metrics
 
 
