@@ -304,7 +304,10 @@ AT_THE_END = {
 }
 
 
-@pytest.mark.parametrize("hook", ["between best and last", "on_train_end", "on_test_start", "on_test_batch_end"])
+LATER = [pytest.param(hook, marks=pytest.mark.slow) for hook in ("on_train_end", "on_test_start", "on_test_batch_end")]
+
+
+@pytest.mark.parametrize("hook", ["between best and last", *LATER])
 @pytest.mark.parametrize("options", AT_THE_END.values(), ids=AT_THE_END)
 def test_a_kill_at_the_end_is_resumed_equal(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], hook: str

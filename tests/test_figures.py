@@ -160,7 +160,9 @@ def test_a_matrix_of_many_classes_grows_and_leaves_its_numbers_out(names: list[s
     assert_all_fits(figure, (side, side))
 
 
-@pytest.mark.parametrize("size", [2, 15, 20, 26, 30, 36, 37, 40, 47])
+@pytest.mark.parametrize(
+    "size", [2, 26, 37, *(pytest.param(size, marks=pytest.mark.slow) for size in (15, 20, 30, 36, 40, 47))]
+)
 def test_a_matrix_of_any_size_fits(size: int) -> None:
     figure = figures.confusion_matrix(
         np.full((size, size), 5), [f"{number:03}" for number in range(size)], "test", True

@@ -233,8 +233,11 @@ def test_nothing_is_said_or_left_beside_the_run(cli: Cli, tmp_path: Path, store:
     ("hidden", "logger", "words"),
     [
         ("wandb", "wandb", "logger.wandb: needs the package wandb: pip install wandb"),
-        ("mlflow", "mlflow", "logger.mlflow: needs the package mlflow: pip install mlflow, or only"),
-        ("sqlalchemy,alembic", "mlflow", "logger.mlflow: needs "),
+        pytest.param(
+            *("mlflow", "mlflow", "logger.mlflow: needs the package mlflow: pip install mlflow, or only"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("sqlalchemy,alembic", "mlflow", "logger.mlflow: needs ", marks=pytest.mark.slow),
     ],
 )
 def test_a_missing_package_is_one_line(tmp_path: Path, hidden: str, logger: str, words: str) -> None:

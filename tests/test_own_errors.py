@@ -42,8 +42,12 @@ class Step(Base):
     ("typed", "place"),
     [
         (["~model", "+model._target_=own_code.Network"], "self.layer = self.oops"),
-        (["~task", "+task._target_=own_code.Setup"], "self.more = undefined"),
-        (["~task", "+task._target_=own_code.Optimizer"], "return torch.optim.SGD(self.parametrs(), 0.1)"),
+        pytest.param(["~task", "+task._target_=own_code.Setup"], "self.more = undefined", marks=pytest.mark.slow),
+        pytest.param(
+            ["~task", "+task._target_=own_code.Optimizer"],
+            "return torch.optim.SGD(self.parametrs(), 0.1)",
+            marks=pytest.mark.slow,
+        ),
         (["~task", "+task._target_=own_code.Step"], 'return batch["image"]'),
     ],
 )

@@ -1130,9 +1130,9 @@ def ran(
 
 
 def cases(rows: dict[str, Row]) -> list[Any]:
-    """What works is left to `make test-all`, but for each argument's first: it takes three runs."""
+    """A test for each command. All but each argument's first are left to `make test-all`."""
     return [
-        pytest.param(case, id=f"{name}-{i}", marks=pytest.mark.slow if i and not case.line else [])
+        pytest.param(case, id=f"{name}-{i}", marks=pytest.mark.slow if i else [])
         for name, row in rows.items()
         for i, case in enumerate(row.cases)
     ]
