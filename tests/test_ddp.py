@@ -110,7 +110,7 @@ def test_a_sweep_runs_each_job_on_both_ranks_goes_on_and_equals_torchrun(cli: Cl
     options = shlex.split(line.partition(" train.py")[0])[1:]
     torchrun = [sys.executable, "-m", "torch.distributed.run", *options, str(ROOT / "train.py"), *readme("torchrun")]
     run = subprocess.run(
-        [*torchrun, *SHORT, "seed=1", f"data.root={ROOT}/data"],
+        [*torchrun, *SHORT, "seed=1", f"hydra.run.dir={tmp_path}/alone"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -118,7 +118,7 @@ def test_a_sweep_runs_each_job_on_both_ranks_goes_on_and_equals_torchrun(cli: Cl
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    [alone] = tmp_path.glob("runs/default/*")
+    alone = tmp_path / "alone"
 
     for seed, folder in [*enumerate(folders), (1, alone)]:
         assert counts(folder).sum() == 10_000

@@ -224,7 +224,7 @@ def test_nothing_is_said_or_left_beside_the_run(cli: Cli, tmp_path: Path, store:
     before = set(ROOT.iterdir())
     answer = cli("trainer=debug", "logger=[csv,mlflow,wandb]", *store)
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert [line.split()[0] for line in answer.stdout.splitlines()] == ["epoch", "test", "test", "run", "dashboard"]
+    assert [line.split()[0] for line in answer.stdout.splitlines()] == ["epoch", "test", "test", "run"]
     assert set(ROOT.iterdir()) <= before | {ROOT / "__pycache__"}
     assert {path.name for path in tmp_path.iterdir()} == {"run", "mlflow.db", ".mlflow.db.lock", "artifacts"}
 
