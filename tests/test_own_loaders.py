@@ -611,6 +611,7 @@ RELOAD = "+trainer.reload_dataloaders_every_n_epochs"
     ],
 )
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
+@pytest.mark.slow
 def test_another_loader_each_epoch_is_resumed_equal(
     kind: str, options: list[str], stops: tuple[int, ...], tmp_path: Path
 ) -> None:

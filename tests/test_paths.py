@@ -23,7 +23,8 @@ def typed_in(folder: Path, *arguments: str) -> str:
     return run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("chdir", ["true", pytest.param("false", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("chdir", ["true", "false"])
+@pytest.mark.slow
 def test_from_another_folder(tmp_path: Path, chdir: str) -> None:
     (tmp_path / "mine").symlink_to(ROOT / "data")
     setting = [*QUICK, f"hydra.job.chdir={chdir}"]

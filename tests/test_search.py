@@ -85,6 +85,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_trial_is_a_folder(five: Path) -> None:
     assert [trial.state for trial in stored(five)] == [COMPLETE, COMPLETE, PRUNED, COMPLETE, PRUNED]
     assert sorted(path.name for path in five.iterdir() if path.is_dir()) == ["0", "1", "2", "3", "4"]

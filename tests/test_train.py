@@ -185,6 +185,7 @@ def test_notebook_experiment_is_the_notebooks_setting(composed: Compose) -> None
 
 @pytest.mark.parametrize("data", ["mnist", "fashion_mnist", "kmnist"])  # the others: test_datasets.py
 @pytest.mark.parametrize("model", choices("model"))
+@pytest.mark.slow
 def test_every_model_on_every_dataset(
     composed: Compose, run_dir: Path, small_archives: Path, model: str, data: str
 ) -> None:

@@ -36,6 +36,7 @@ def without_posix(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_without_posix_names(tmp_path: Path) -> None:
     quick = ["trainer=debug", "logger=none", f"data.root={ROOT}/data", f"hydra.sweep.dir={tmp_path}"]
     done = without_posix("-m", "hyperparameters=[model],[seed,model]", *quick)
