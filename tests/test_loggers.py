@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -129,7 +130,11 @@ def check_wandb(run_dir: Path, metrics: dict[str, Any], drawn: dict[str, np.ndar
     history: list[dict[str, Any]] = []
     exits: list[int] = []
     (log,) = folder.glob("*.wandb")
-    for record in map(record_type.FromString, wandb_records(log)):
+    end = time.monotonic() + 10  # W&B's own process may write the last of it after `wandb.finish` has returned
+    while (records := [*map(record_type.FromString, wandb_records(log))])[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    for record in records:
         kind = record.WhichOneof("record_type")
         if kind in ("run", "config"):
             items = record.run.config.update if kind == "run" else record.config.update

@@ -46,8 +46,18 @@ def of_mlflow(store: Path, run_dir: Path) -> tuple[str, Points, list[str]]:
     return run.info.status, points, sorted(path.name.partition("+timestamp")[0] for path in pictures)
 
 
-def of_wandb(run_dir: Path) -> tuple[list[int], Points]:
-    """The exit codes of the one run that a folder has in W&B, and what `wandb sync` will send of it."""
+def of_wandb(run_dir: Path, *expected: int) -> tuple[list[int], Points]:
+    """The exit codes of the one run that a folder has in W&B, and what `wandb sync` will send of it.
+
+    W&B's own process may write the last of it after `wandb.finish` has returned: the expected codes are waited for.
+    """
+    end = time.monotonic() + 10
+    while (found := wandb_files(run_dir))[0] != [*expected] and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def wandb_files(run_dir: Path) -> tuple[list[int], Points]:
     record_type: Any = import_module("wandb.proto.wandb_internal_pb2").Record
     ids, exits, points = set(), [], {}  # type: ignore[var-annotated]
     for folder in sorted((run_dir / "wandb").glob("offline-run-*")):
@@ -87,7 +97,7 @@ def few(store: Path, root: Path, *more: str) -> DictConfig:
 def check(store: Path, root: Path, straight: tuple[Points, Points, Points], status: str, *exits: int) -> None:
     """That the one run in MLflow and W&B has ended so, and what is there if it is finished."""
     found, points, _ = of_mlflow(store, root)
-    codes, sent = of_wandb(root)
+    codes, sent = of_wandb(root, *exits)
     assert (found, codes) == (status, list(exits))
     if status == "FINISHED":
         assert (of_csv(root), points, sent) == straight
@@ -101,7 +111,7 @@ def straight(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Poi
     points = of_mlflow(store, root)[1]
     assert [step for step, _ in points["train_loss"]] == list(range(9))
     assert [step for step, _ in points["val_loss"]] == [2, 5, 8]
-    return of_csv(root), points, of_wandb(root)[1]
+    return of_csv(root), points, of_wandb(root, 0)[1]
 
 
 @pytest.mark.parametrize("batch", [2, 4, 9])
@@ -167,7 +177,7 @@ def test_kill_9(cli: Cli, composed: Compose, store: Path, tmp_path: Path, monkey
     assert (status, [step for step, _ in points["train/loss"]]) == ("RUNNING", [0, 1, 2, 3])
     train(composed(*overrides, "resume=auto"))
     status, points, pictures = of_mlflow(store, run_dir)
-    exits, sent = of_wandb(run_dir)
+    exits, sent = of_wandb(run_dir, 0)
     assert (status, exits) == ("FINISHED", [0])
     for found in (of_csv(run_dir), points, sent):
         assert [step for step, _ in found["train/loss"]] == list(range(9))
