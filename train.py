@@ -47,9 +47,8 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         with user_errors():
             lightning.seed_everything(cfg.seed, workers=True, verbose=False)
             data, task = build.build_task(cfg)
-            last = checkpoints.to_resume_from(run_dir, cfg) if cfg.fit else None
-            strict = cfg.ckpt_strict
-            checkpoint = checkpoints.load(last) if last else checkpoints.restore(task, cfg.ckpt_path, strict=strict)
+            last, checkpoint = checkpoints.to_resume_from(run_dir, cfg) if cfg.fit else (None, {})
+            checkpoint = checkpoint or checkpoints.restore(task, cfg.ckpt_path, strict=cfg.ckpt_strict)
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
             trainer = build.build_trainer(cfg, built, task)
             record.write_record(run_dir, cfg, data)

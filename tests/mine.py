@@ -95,3 +95,18 @@ class Teacher(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.student.parameters(), self.lr)
+
+
+class Rows(Mine):
+    """Rows of pixels in place of images."""
+
+    def __init__(self, num_classes: int, batch_size: int) -> None:
+        super().__init__(num_classes, batch_size)
+        self.set = TensorDataset(self.set.tensors[0].flatten(1), self.set.tensors[1])
+
+
+class Unseen(Stream):
+    """A stream, whose labels nobody sees beforehand, with one that is no class's."""
+
+    def __init__(self, num_classes: int, batch_size: int) -> None:
+        super().__init__(num_classes, batch_size, first_label=1)

@@ -1,16 +1,21 @@
 import inspect
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Compose, choices
 from hydra.utils import instantiate
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_cases import mine
 from torch.nn import functional as F
 from torchvision.datasets import MNIST
 
 from digits.networks import LinearClassifier
+from runlab.config.messages import UserError
 from runlab.training import schedulers
+from train import train
 
 
 def test_gradients_are_those_of_softmax_regression() -> None:
@@ -74,3 +79,16 @@ def test_the_rate_ends_at_zero(name: str, expected: list[float]) -> None:
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([2 * factor for factor in expected])
+
+
+def test_rows_of_pixels_are_trained_on_without_their_pictures(composed: Compose, tmp_path: Path) -> None:
+    trained = train(composed(*mine("mine.Rows"), "logger=tensorboard", "trainer.max_epochs=1"))
+    assert trained["epoch"] == 1
+    tags = EventAccumulator(str(tmp_path / "run"), size_guidance={"tensors": 0}).Reload().Tags()
+    assert "val/confusion_matrix" in tags["images"]
+    assert not {"train/batch", "test/mistakes"} & set(tags["images"])
+
+
+def test_a_label_that_nobody_could_see_is_a_line(composed: Compose) -> None:
+    with pytest.raises(UserError, match="labels must be 0 to 9, found 10"):
+        train(composed(*mine("mine.Unseen"), "logger=tensorboard", "scheduler=none"))

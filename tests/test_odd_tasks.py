@@ -4,10 +4,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import probe
 import pytest
 import torch
 from conftest import ROOT, Cli
+from lightning import Callback
 from test_trainer_arguments import callback, composed, scheduler
 
 from runlab.config.messages import UserError, report_errors
@@ -229,3 +231,50 @@ def test_a_gan_on_two_processes_says_what_to_add(cli: Cli) -> None:
     assert answer.returncode == 1
     assert "add +trainer.strategy.find_unused_parameters=true" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+class Masked(probe.Probe):
+    """Has a buffer that is infinite on purpose, and a state that is no tensor."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__(lr)
+        self.register_buffer("mask", torch.full((3, 3), float("-inf")).triu(1))
+
+    def get_extra_state(self) -> Any:
+        return {"seen": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"seen": 3}
+
+
+def test_a_buffer_may_be_infinite_and_a_state_no_tensor(tmp_path: Path) -> None:
+    assert run(tmp_path / "run", odd("Masked"))["epoch"] == 2
+
+
+class CollectsNumbers(Callback):
+    """Has plain values in its state until the first epoch ends."""
+
+    def __init__(self) -> None:
+        self.history: list[Any] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        if trainer.current_epoch == 1:
+            self.history.append(np.float64(1))
+
+
+def test_an_object_that_comes_later_is_a_line_and_no_damaged_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a checkpoint cannot hold numpy\S+; keep it out of on_save"):
+        run(tmp_path / "run", "+callbacks.own._target_=test_odd_tasks.CollectsNumbers", "monitor=null")
+    for path in (tmp_path / "run/checkpoints").glob("*.ckpt"):
+        assert torch.load(path, weights_only=True)["epoch"] == 0
+
+
+def test_weights_alone_are_neither_the_best_checkpoint_nor_tested(tmp_path: Path) -> None:
+    assert "save_weights_only" in refusal(tmp_path / "run", "+callbacks.best_checkpoint.save_weights_only=true")
+    own = f"dirpath: {tmp_path}/weights, monitor: val_loss, save_weights_only: true"
+    metrics = run(tmp_path / "run", callback("ModelCheckpoint", own))
+    assert metrics["best_checkpoint"] == "checkpoints/best.ckpt"
+    assert len(list((tmp_path / "weights").glob("*.ckpt"))) == 1

@@ -85,3 +85,19 @@ def test_the_key_that_does_not_fit_is_named(quick_cli: Cli) -> None:
         answer = quick_cli(f"model.{key}={value}", *QUICK)
         assert answer.returncode == 1
         assert answer.stderr.endswith(f"see model.{key}, data.{key}\n")
+
+
+@pytest.mark.parametrize(("added", "finished"), [("momentum: 0.9", False), ("momentum: 0", True)])
+def test_a_key_that_is_new_in_conf_is_no_setting_of_a_run_without_it(
+    quick_cli: Cli, tmp_path: Path, added: str, finished: bool
+) -> None:
+    (file := tmp_path / "own/optimizer/mine.yaml").parent.mkdir(parents=True)
+    file.write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.05\n")
+    command = [f"--config-dir={tmp_path}/own", "optimizer=mine", "resume=auto", *QUICK]
+    assert quick_cli(*command).returncode == 0
+    file.write_text(f"{file.read_text()}{added}\n")
+    again = quick_cli(*command)
+    assert ("this run is finished" in again.stdout) == finished
+    if not finished:
+        assert again.returncode == 1
+        assert "optimizer.momentum=0.9: the run to resume has None" in again.stderr

@@ -625,3 +625,52 @@ def test_another_loader_each_epoch_is_resumed_equal(
             train(plain_config(tmp_path, *setting, interrupt, f"run_dir={tmp_path}/{stop}"))
         train(plain_config(tmp_path, *setting, f"run_dir={tmp_path}/{stop}", "resume=auto"))
         assert contents(tmp_path / f"{stop}") == contents(tmp_path / "straight"), stop
+
+
+class Stored(Items):
+    """Holds arrays that torch cannot take: of another byte order, backwards, of 16 bytes."""
+
+    def __init__(self) -> None:
+        self.order = np.arange(80)[::-1]
+        self.scale = np.ones(4, dtype=">f4")
+        self.exact = np.ones(4, dtype=np.longdouble)
+
+    def __getitem__(self, index: int) -> Any:
+        return INPUTS[self.order[index]] * torch.tensor(self.scale.astype(np.float32)), TARGETS[index]
+
+
+class Tokens(IterableDataset[Any]):
+    """A stream over an array of more values than a checkpoint takes."""
+
+    def __init__(self) -> None:
+        self.tokens = np.arange(2_000_000, dtype=np.uint16)
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in range(80):
+            yield INPUTS[index] * int(self.tokens[index] > 9), TARGETS[index]
+
+
+class CountsSingle(Counting):
+    """Counts in a float of 32 bits, which a plain number would not be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Any = np.float32(0)
+
+    def __iter__(self) -> Iterator[int]:
+        self.seen += np.float32(0.1)
+        yield from super().__iter__()
+
+
+@pytest.mark.parametrize("kind", [Stored, Tokens])
+def test_any_array_may_stand_in_a_data_set(kind: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = weights(fit(DataLoader(kind(), 8), Steps(tmp_path, (4,)), max_epochs=2))
+    assert (
+        weights(fit(DataLoader(kind(), 8), Steps(tmp_path), resume=tmp_path / "epoch0.ckpt", max_epochs=2)) == expected
+    )
+    assert capsys.readouterr().err == ""
+
+
+def test_a_number_of_another_precision_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(DataLoader(Items(), 8, sampler=CountsSingle()), Steps(tmp_path), max_epochs=2)
+    assert "`seen` lasts from epoch to epoch and cannot be saved" in capsys.readouterr().err

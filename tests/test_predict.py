@@ -21,7 +21,9 @@ from conftest import PATH, ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
+from tasks.autoencoder import AutoEncoder, Waves
 from test_tasks import composed as composed_task
+from torch.utils.data import DataLoader
 
 from runlab.config.messages import UserError
 from runlab.load import Run, load_run
@@ -419,3 +421,46 @@ def test_the_page_s_commands(
     assert [len(rows(tmp_path / name)) for name in ("predictions.csv", "scans.csv")] == [10_000, 1]
     with np.load("images.npz") as arrays:
         assert arrays["output"].shape == (5, 10)
+
+
+def test_batches_of_different_shapes_are_a_line(waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = load_run(waves)
+    monkeypatch.setattr(type(run.model), "predict_step", lambda self, batch: batch[:, : len(batch)])  # noqa: ARG005
+    batches = predict(run, None, "cpu", ".npz")
+    with pytest.raises(UserError, match="output: the batches of predict_step have different shapes"):
+        write(tmp_path / "p.npz", ".npz", batches, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "samples"), [("label,1x1,1x2", 1), ("a,b,c", 1), ("nan,1,2", 2), ("x,1,2", 2), (".5,1,2", 2)]
+)
+def test_a_table_s_header(tmp_path: Path, first: str, samples: int) -> None:
+    class Takes:
+        def read_input(self, source: Any) -> Any:
+            return source
+
+    (tmp_path / "rows.csv").write_text(f"{first}\n0,1,2\n")
+    assert len(Inputs(Takes(), tmp_path / "rows.csv", 8).sources) == samples
+
+
+class WithLoaders(AutoEncoder):
+    """A module that brings its own data."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Waves(8, 32, 0, 0), 4)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(Waves(4, 32, 0, 0), 4)
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(Waves(12, 32, 0, 0), 4)
+
+
+def test_a_run_without_a_data_module_predicts_its_modules_data(tmp_path: Path, quick: Predict) -> None:
+    own = ["task._target_=test_predict.WithLoaders", "~data", "monitor=null", "trainer.max_epochs=1", "logger=none"]
+    train(composed_task("autoencoder", tmp_path / "run", *own))
+    done = quick(f"run={tmp_path}/run", f"output={tmp_path}/p.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(rows(tmp_path / "p.csv")) == 12
+    done = quick(f"run={tmp_path}/run", f"input={tmp_path}", f"output={tmp_path}/p.csv")
+    assert done.stderr == f"input={tmp_path}: NoneType has no read_input(source); leave input= out\n"

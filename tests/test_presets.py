@@ -64,3 +64,16 @@ def test_what_is_overruled_is_said(
     monkeypatch.setattr("runlab.runs.record.finished_metrics", lambda *_: {"best_checkpoint": None})
     answer = quick_cli(*typed, *QUICK, "resume=auto")  # which is taken as finished
     assert (answer.returncode, answer.stderr.splitlines()) == (0, lines)
+
+
+def test_a_number_with_an_exponent_is_a_number(quick_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runlab.runs.record.finished_metrics", lambda *_: {"best_checkpoint": None})
+    (file := tmp_path / "own/optimizer/mine.yaml").parent.mkdir(parents=True)
+    file.write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 1e-3\n")
+    answer = quick_cli(f"--config-dir={tmp_path}/own", "optimizer=mine", *QUICK, "resume=auto")
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_no_logger_by_either_word(quick_cli: Cli, tmp_path: Path) -> None:
+    assert quick_cli("trainer=debug", "logger=null").returncode == 0
+    assert not list((tmp_path / "run").glob("events*"))

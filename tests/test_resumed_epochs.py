@@ -202,5 +202,41 @@ def test_what_cannot_be_restored_is_said(composed: Compose, capsys: pytest.Captu
     setting = [*SETTING, "~task", "+task={_target_: test_resumed_epochs.Odd, reset: end}", "monitor=null"]
     stop(composed(*setting, interrupt(3)))
     train(composed(*setting, "resume=auto"))
-    line = "resumed: not restored, as too large or more than numbers, text and tensors: task.sums\n"
-    assert line in capsys.readouterr().err
+    line = "resumed: not restored, as too large, or of a kind that a checkpoint cannot hold (NumPy values, objects): "
+    assert f"{line}task.sums\n" in capsys.readouterr().err
+
+
+class Anneals(Callback):
+    """Halves what its config has, each epoch."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"temperature": self.temperature}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.temperature = state_dict["temperature"]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self.temperature /= 2
+        pl_module.log("temperature", self.temperature)
+
+
+ANNEALS = "+callbacks.anneals={_target_: test_resumed_epochs.Anneals, temperature: 1.0}"
+
+
+@pytest.mark.parametrize(("typed", "last"), [([], 0.125), (["callbacks.anneals.temperature=8.0"], 4.0)])
+def test_a_callback_goes_on_with_its_state_unless_its_option_is_changed(
+    composed: Compose, tmp_path: Path, typed: list[str], last: float
+) -> None:
+    train(composed(*SETTING, ANNEALS, "trainer.max_epochs=2"))
+    train(composed(*SETTING, ANNEALS, "trainer.max_epochs=3", "resume=auto", *typed))
+    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["callbacks"]["Anneals"] == {"temperature": last}
+
+
+def test_fewer_steps_than_it_has_done_are_a_line(composed: Compose) -> None:
+    train(composed(*SETTING, "trainer.max_epochs=1"))
+    with pytest.raises(UserError, match=r"trainer\.max_steps=5: the run to resume has done 8"):
+        train(composed(*SETTING, "trainer.max_epochs=2", "trainer.max_steps=5", "resume=auto"))

@@ -181,3 +181,10 @@ def test_a_failed_job_is_failed_for_the_cluster(tmp_path: Path, error: str, resu
     assert (ended.returncode, ended.stdout) == (status, f"result {result}\n"), ended.stderr
     assert ended.stderr.count("Traceback") == status
     assert (tmp_path / "run.log").read_text().count("Traceback") == 1
+
+
+def test_a_job_is_finished_where_a_path_was_typed_from_here(quick_cli: Cli) -> None:
+    quick = [f"~callbacks.{name}" for name in ("confusion_matrix", "weights", "train_batch", "mistakes", "pr_curves")]
+    sweep = ["-m", "seed=0,1", "data.root=data", "trainer=debug", "logger=none", *quick]
+    assert quick_cli(*sweep).stdout.startswith("2 jobs, 0 of them finished")
+    assert quick_cli(*sweep).stdout.startswith("2 jobs, 2 of them finished")

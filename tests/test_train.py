@@ -2,13 +2,14 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Compose, choices
+from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Cli, Compose, choices
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.datasets import MNIST, FashionMNIST
@@ -241,3 +242,15 @@ def test_confusion_matrix_normalized_is_another_picture_of_the_same_counts(compo
 
 def test_data_come_from_the_project(composed: Compose) -> None:
     assert Path(composed().data.root) == ROOT / "data"
+
+
+def test_evaluate_another_checkpoint_of_a_run(quick_cli: Cli, run_dir: Path, tmp_path: Path) -> None:
+    assert quick_cli("logger=none", *QUICK).returncode == 0
+    evaluate = [f"resume={run_dir}", "fit=false", f"hydra.run.dir={tmp_path}/again"]
+    for typed, tested in (([], "best"), ([f"ckpt_path={run_dir}/checkpoints/last.ckpt"], "last")):
+        assert quick_cli(*evaluate, *typed).returncode == 0
+        metrics = json.loads((tmp_path / "again/metrics.json").read_text())
+        assert metrics["best_checkpoint"] == f"../run/checkpoints/{tested}.ckpt"
+        shutil.rmtree(tmp_path / "again")
+    missing = quick_cli(*evaluate, f"ckpt_path={tmp_path}/none.ckpt")
+    assert (missing.returncode, missing.stderr) == (1, f"{tmp_path}/none.ckpt: no such checkpoint; name another\n")

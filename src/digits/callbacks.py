@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from digits import figures
 from runlab.config.processes import in_sweep
 from runlab.data.outputs import Predictions
-from runlab.data.targets import inputs_and_targets
+from runlab.data.targets import check_classes, inputs_and_targets
 from runlab.runs.files import atomic_write
 from runlab.tracking.log import log_image, log_text, tensorboards
 
@@ -26,7 +26,7 @@ def class_names(trainer: Any) -> list[str]:
 
 
 def pictures(images: Tensor) -> NDArray[Any]:
-    """A batch of images as the figures take it: `(B, H, W, 3)` if it has the channels of a colour, else `(B, H, W)`."""
+    """Images `(B, C, H, W)` as the figures take them: `(B, H, W, 3)` if they have three channels, else `(B, H, W)`."""
     channels = images[:, :3].movedim(1, -1).float().cpu().numpy()
     return channels if channels.shape[-1] == 3 else channels[..., 0]
 
@@ -110,8 +110,10 @@ class TrainBatch(Callback):
         if draws(trainer) and not self.drawn:
             self.drawn = True
             images, labels = (part[: self.count] for part in inputs_and_targets(batch))
-            figure = figures.batch(pictures(images), class_names(trainer), labels.tolist())
-            log_image(trainer, "train/batch", figures.pixels(figure))
+            check_classes(labels, len(names := class_names(trainer)), "labels")
+            if images.ndim == 4:  # no rows of pixels, whose shape nobody knows
+                figure = figures.batch(pictures(images), names, labels.tolist())
+                log_image(trainer, "train/batch", figures.pixels(figure))
 
 
 class Mistakes(Predictions):
@@ -130,8 +132,9 @@ class Mistakes(Predictions):
         order = order[columns[0][order] > 0]  # right answers have been given 0
         sure, images, *classes = (column[order] for column in columns)
         true, predicted = (column.tolist() for column in classes)
-        figure = figures.mistakes(pictures(images), class_names(trainer), true, predicted, sure.tolist())
-        log_image(trainer, "test/mistakes", figures.pixels(figure))
+        if images.ndim == 4:
+            figure = figures.mistakes(pictures(images), class_names(trainer), true, predicted, sure.tolist())
+            log_image(trainer, "test/mistakes", figures.pixels(figure))
 
 
 class PRCurves(Predictions):

@@ -41,7 +41,7 @@ class ImageClassifier(LightningModule):
         super().__init__()
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         self.num_classes, self.compiles = num_classes, compile
-        # Each loader's counts (num_classes, num_classes) int64, rows = true class, columns = predicted; until the next.
+        # Each loader's counts (num_classes, num_classes) int64, rows = true class, columns = predicted.
         self.counts: Any = nn.ModuleDict({"val": nn.ModuleList(), "test": nn.ModuleList()})
 
     def setup(self, stage: str) -> None:  # noqa: ARG002

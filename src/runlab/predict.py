@@ -12,9 +12,9 @@ What a task offers is found by name, and what is missing is answered in a line:
 
 import csv
 import os
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def _sources(path: Path) -> dict[Any, Any]:
     """The visible files of a folder by name, or one file; or by index an array's parts, a table's lines."""
     if path.suffix == ".csv":
         rows = [row for row in path.read_text(encoding="utf-8-sig").splitlines() if row.strip()]
-        header = bool(rows) and not re.search(r"(^|,)\s*[-+.\d]", rows[0])  # no cell begins like a number
+        header = bool(rows) and not any(map(_is_number, rows[0].split(",")))
         return dict(enumerate(rows[header:]))
     if path.suffix in (".npy", ".npz"):
         array = np.load(path, mmap_mode="c")
@@ -84,6 +84,12 @@ def _sources(path: Path) -> dict[Any, Any]:
     return {path.name: path} if path.is_file() else {str(file.relative_to(path)): file for file in visible_files(path)}
 
 
+def _is_number(cell: str) -> bool:
+    with suppress(ValueError):
+        return isinstance(float(cell), float)
+    return False
+
+
 def _parsed(row: str) -> Any:
     """The numbers of a table's line: int64 if all are whole, else float64."""
     numbers = np.loadtxt([row], delimiter=",", ndmin=1)
@@ -91,9 +97,12 @@ def _parsed(row: str) -> Any:
 
 
 class Batches(LightningDataModule):
-    """Batches that pass the transfer hooks of a run's data module, which for inputs need not be set up."""
+    """Batches that pass the transfer hooks of a run's data module, which for inputs need not be set up.
 
-    def __init__(self, data: LightningDataModule, inputs: Inputs | None) -> None:
+    Of a run without one its module has the loaders, and Lightning sets it up.
+    """
+
+    def __init__(self, data: LightningDataModule | LightningModule, inputs: Inputs | None) -> None:
         super().__init__()
         self.data, self.inputs = data, inputs
         for hook in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
@@ -104,9 +113,10 @@ class Batches(LightningDataModule):
         if self.inputs is not None:
             return self.inputs
         for stage in ("predict", "test"):
-            if is_overridden(f"{stage}_dataloader", self.data, LightningDataModule):
-                self.data.prepare_data()
-                self.data.setup(stage)
+            if is_overridden(f"{stage}_dataloader", self.data):
+                if isinstance(self.data, LightningDataModule):
+                    self.data.prepare_data()
+                    self.data.setup(stage)
                 loaders = getattr(self.data, f"{stage}_dataloader")()
                 return tree_map_only(DataLoader, iter, loaders)  # Lightning fails to rebuild some that predict
         raise UserError(f"{type(self.data).__name__} has no predict_dataloader and no test_dataloader; name an input=")
@@ -168,14 +178,17 @@ def predict(run: Run, inputs: Inputs | None, device: str | None, suffix: str) ->
     options: dict[str, Any] = {**same, **quiet, "accelerator": "gpu" if gpu and device != "cpu" else "cpu"}
     outputs = Outputs(run, suffix)
     trainer = Trainer(callbacks=[outputs, progress.bar(refresh_rate=1)], devices=1, **options)
-    trainer.predict(run.model, datamodule=Batches(run.data, inputs), return_predictions=False)
+    trainer.predict(run.model, datamodule=Batches(run.data or run.model, inputs), return_predictions=False)
     return outputs.batches
 
 
 def write(path: Path, suffix: str, batches: list[dict[str, Any]], inputs: Inputs | None) -> None:
     """Write a row a sample, with the error of each that was not read; or a .npz, with input.name and input.error."""
     keys = batches[0] if batches else ()
-    arrays: dict[str, Any] = {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
+    arrays: dict[str, Any] = {}
+    for key in keys:
+        with user_errors(f"{key}: the batches of predict_step have different shapes"):
+            arrays[key] = np.concatenate([batch[key] for batch in batches])
     names, errors = (inputs.names, inputs.errors) if inputs else ([], {})
     numbers = [i for i in range(len(names)) if i not in errors]  # of the inputs that were read
     if suffix == ".npz":

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runlab.config.messages import UserError
 from runlab.config.overruled import say_overruled
-from runlab.config.resolvers import GROUPS, as_typed, typed_path
+from runlab.config.resolvers import GROUPS, as_typed, shown, typed_path
 from runlab.config.secrets import written_value
 from runlab.config.startup import fast_imports
 
@@ -27,7 +27,8 @@ def check(cfg: DictConfig, *modules: str) -> DictConfig:
     for group in GROUPS:  # `model=x` sets a group to a word where it has no such choice to check
         value = cfg.get(group)
         if not isinstance(value, DictConfig) and not (value is None and group in (*_OF_A_TASK, "data")):
-            raise UserError(f"{group}={value}: no such choice here; values are set one by one, as in {group}.KEY=VALUE")
+            text = f"{group}={shown(value)}: no such choice here"
+            raise UserError(f"{text}; values are set one by one, as in {group}.KEY=VALUE")
     _check_used(cfg)
     cfg = without_unused(cfg)
     with fast_imports():  # here, so that --help, --cfg and a misspelt key are answered without pydantic

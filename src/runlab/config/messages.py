@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,6 +73,11 @@ HINTS = {
 }
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
+
+
 @contextmanager
 def user_errors(about: str = "") -> Iterator[None]:
     """Around what a user's values decide: whatever fails in here is theirs to mend, and becomes a `UserError`.
@@ -129,7 +134,7 @@ def one_line(error: BaseException) -> str:
             return str(cause)
         text = one_line(cause) if cause is not error else _first_lines(str(error))
         if re.search("Error (loading|locating)", text):
-            text += "; a run of before may have an old name: conf/renamed.yaml leads to the new one"
+            text += "; for a run of an older version write the old and the new name into conf/renamed.yaml"
         return f"{where[1]}: {text}" if where else text
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:

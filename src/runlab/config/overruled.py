@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -41,11 +40,8 @@ def overruled(cfg: DictConfig, words: list[str]) -> Iterator[str]:
             final = raw
             for part in key.split("."):
                 final = final.get(part, ...) if isinstance(final, dict) else ...
-            if (
-                own is not None
-                and final not in (own, ...)
-                and not any(f"{key}.".startswith(f"{word}.") for word in typed if word != group)
-            ):
+            by_hand = any(f"{key}.".startswith(f"{word}.") for word in typed if word != group)
+            if own is not None and final not in (own, ...) and not by_hand:
                 file = next((f"{name}={typed[name]}" for name in ("experiment", "sweep", "task") if name in typed), "")
                 yield f"{group}={choice}: its {key}={own} is overruled by {file or 'another file'}, {final}; or type it"
 
@@ -57,7 +53,7 @@ def _own_values(group: str, choice: str) -> Iterator[tuple[str, Any]]:
         if source.schema == "file" and path.is_file():
             text = path.read_text()
             package = [] if re.search(r"^# @package _global_", text, re.MULTILINE) else [group]
-            yield from _leaves(yaml.safe_load(text), package)
+            yield from _leaves(OmegaConf.to_container(OmegaConf.create(text), resolve=False), package)
             return
 
 

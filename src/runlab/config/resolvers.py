@@ -1,4 +1,4 @@
-"""What Hydra is told in its own spelling: paths and null groups on the command line, the names of folders."""
+"""The command line between user and Hydra: values as they are typed, groups that are null, paths, folder names."""
 
 import hashlib
 import os
@@ -57,7 +57,8 @@ def _typed_job_folder(_root_: Any) -> str:
 
 def without_null_groups(argv: list[str]) -> list[str]:
     """The command line as Hydra has it: `model=null` is written `~model`. Groups that are null anyway are left out."""
-    spelt = {f"{group}=null": f"~{group}" for group in ("data", "model", "optimizer", "scheduler", "logger")}
+    spelt = {f"{group}=null": f"~{group}" for group in ("data", "model", "optimizer", "scheduler")}
+    spelt["logger=null"] = "logger=none"
     return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]
 
 

@@ -65,6 +65,6 @@ def masked_values(value: Any) -> Any:
     """Nested dicts and lists whose texts are `masked`."""
     if isinstance(value, dict):
         return {key: masked_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return type(value)(masked_values(item) for item in value)
     return masked(value) if isinstance(value, str) else value

@@ -35,7 +35,7 @@ def part(dataset: Any, train: bool) -> dict[str, Any]:
 def archives(dataset: Any) -> dict[Path, str]:
     """The MD5 that each file of a data set has by torchvision's word, by the file's path below the root.
 
-    None for a class of another origin that lists nothing. `UserError` for one of torchvision's that is not in memory.
+    Empty for a class of another origin that lists nothing. `UserError` for one of torchvision's that is not in memory.
     """
     cls = getattr(dataset, "func", dataset)
     if "md5" in vars(cls):  # EMNIST: one archive, which its base class's list does not have
@@ -67,7 +67,7 @@ def prepare(dataset: Any, root: str) -> None:
     cls, split = getattr(dataset, "func", dataset), getattr(dataset, "keywords", {}).get("split")
     folder = Path(root, cls.__name__, "raw") if hasattr(cls, "resources") else Path(root)  # where the archives belong
     copies = Path(root, cls.__name__, "processed")
-    if any(copies.glob("*.pt")):  # torchvision would prefer them, whatever is in them
+    if copies.is_dir() and any(copies.glob("*.pt")):  # torchvision would prefer them, whatever is in them
         raise UserError(f"{copies}: copies by an old torchvision; remove them")
 
     def damaged() -> list[Path]:

@@ -82,7 +82,7 @@ class KeptState:
             owner, _, name = path.rpartition(".")
             if owner in owners and not isinstance(new, Opaque):
                 held = vars(owners[owner])
-                held[name] = _restored(held.get(name), new)
+                held[name] = put_back(held.get(name), new)
 
     def lost(self) -> list[str]:
         """The names of attributes that hold something else than at the start, and cannot be saved.
@@ -106,12 +106,14 @@ def _are_scalars(items: Any) -> bool:
 
 def _copy(value: Any, limit: int, inner: bool = False) -> Any:
     """A copy that a checkpoint may hold, or `Opaque`; for an array a tensor, for a set or a deque a list."""
-    if isinstance(value, np.generic) and not inner:
+    if isinstance(value, np.float64 | np.integer | np.bool_) and not inner:  # another float has another precision
         value = value.item()
     if _are_scalars([value]):
         return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and not inner:
-        value = torch.from_numpy(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8 and not inner:
+        if value.size > limit:
+            return Opaque(value)
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     if isinstance(value, Tensor) and value.numel() <= limit:
         return value.detach().cpu().clone()
     is_known = type(value) in (list, tuple, dict) or (isinstance(value, list | dict | set | deque) and not inner)
@@ -127,18 +129,19 @@ def _copy(value: Any, limit: int, inner: bool = False) -> Any:
     return dict(zip(keys, items, strict=True)) if isinstance(value, dict) else kind(items)
 
 
-def _restored(old: Any, new: Any) -> Any:
+def put_back(old: Any, new: Any) -> Any:
     """What an attribute gets that holds `old`: `new` in the form of `old`, put into it where others may hold it too."""
     new = copy.deepcopy(new)
     if isinstance(new, Tensor) and isinstance(old, np.ndarray | Tensor):
         new = new.numpy() if isinstance(old, np.ndarray) else new
-        is_fixed = isinstance(old, np.ndarray) and not old.flags.writeable
+        is_fixed = not old.flags.writeable if isinstance(old, np.ndarray) else old.is_inference()
         if is_fixed or (old.shape, old.dtype) != (new.shape, new.dtype):
             return new
-        old[...] = new
+        with torch.no_grad():
+            old[...] = new
     elif isinstance(old, list) and isinstance(new, list):
         old[:] = new
-    elif isinstance(old, set | deque) and isinstance(new, list):
+    elif isinstance(old, set | deque) and isinstance(new, list | set):
         old.clear()
         old.update(new) if isinstance(old, set) else old.extend(new)
     elif isinstance(old, dict) and isinstance(new, dict):

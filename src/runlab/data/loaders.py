@@ -95,7 +95,7 @@ class ResumableLoader(LoaderWrapper):
         return len(self._order)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches of which pass over the data the Trainer has got; empty if it has begun none.
+        """Which pass over the data this is, and how many of its batches the Trainer has got; empty before the first.
 
         And what the user's samplers and data set keep: `kept` now, and `before`, when the order of the pass was drawn.
         """

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from runlab.config.messages import UserError
 from runlab.config.processes import rank_zero
@@ -20,13 +21,7 @@ from runlab.runs import weights
 from runlab.runs.files import CHECKPOINTS, LAST, atomic_write
 from runlab.runs.record import read_record
 
-FIXED = (
-    "data",
-    "task",
-    "model",
-    "optimizer",
-    "scheduler",
-)  # groups that a resumed run keeps, but for resume_may_change
+FIXED = ("data", "model", "optimizer", "scheduler", "task")  # a resumed run keeps these, but for resume_may_change
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -50,7 +45,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if group in checkpoint:
                 kept = {name: values[name] for name in values if name not in self.left_out[group]}
                 checkpoint[group] = masked_values(kept)
-        if first and (found := _unplain(checkpoint)):
+        # Tensors are looked into once; the rest each time, as a list may get its first NumPy number later.
+        content = checkpoint if first else tree_map_only(torch.Tensor, lambda _: None, checkpoint)
+        if found := _unplain(content):
             raise UserError(f"a checkpoint cannot hold {found}; keep it out of on_save_checkpoint and of state_dict")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -76,7 +73,8 @@ def _unplain(value: Any) -> str:
 def load(path: str | Path, state_dict: bool = False) -> dict[str, Any]:
     """A checkpoint's content, on the CPU: tensors and plain values; `UserError` for anything that could run code.
 
-    With `state_dict` it may be one, as of `torch.save(model.state_dict(), path)`: of a run of which nothing is known.
+    With `state_dict` a bare one is taken too, as `torch.save(model.state_dict(), path)` writes it; its epoch and
+    metrics are then empty.
     """
     if Path(path).is_dir():
         raise UserError(f"{path}: a folder; name a checkpoint in it, as .../checkpoints/best.ckpt")
@@ -113,21 +111,26 @@ def restore(model: nn.Module, path: str | Path | None, *, strict: bool = True, s
     return checkpoint
 
 
-def newest_sound(folder: Path) -> Path | None:
-    """The checkpoint in `folder` with the most optimizer steps; None where there is none. Unreadable ones are named."""
-    steps: dict[Path, int] = {}
+def newest_sound(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The checkpoint in `folder` with the most optimizer steps, and what it holds; None and {} where there is none.
+
+    Unreadable ones are named.
+    """
+    newest, content, rank, readable = None, dict[str, Any](), (-1, False), True
     for path in folder.glob("*.ckpt"):
         try:
             checkpoint = load(path)
-            if checkpoint.get("run", {}).get("resumable", True):  # else in the middle of an epoch that begins again
-                steps[path] = checkpoint["global_step"]
         except UserError as error:
             print(f"{error}: passed over", file=sys.stderr)
-            steps[path] = -1
-    best = max(steps, key=lambda path: (steps[path], path.stem == "last"), default=None)
-    if best and steps[best] < 0:
+            readable = False
+            continue
+        # What is not resumable is in the middle of an epoch that begins again.
+        found = (checkpoint["global_step"], path.stem == "last")
+        if checkpoint.get("run", {}).get("resumable", True) and found > rank:
+            newest, content, rank = path, checkpoint, found
+    if not newest and not readable:
         raise UserError(f"{folder}: no checkpoint can be read; begin anew in another folder")
-    return best
+    return newest, content
 
 
 def _check_best(checkpoint: dict[str, Any], folder: Path) -> None:
@@ -141,11 +144,16 @@ def _check_best(checkpoint: dict[str, Any], folder: Path) -> None:
             )
 
 
-def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
-    """The checkpoint to resume from; `UserError` if `cfg` changes what it fixes (data, task, network, optimizer)."""
-    if (last := newest_sound(run_dir / CHECKPOINTS)) is None:
-        return None
-    checkpoint = load(last)
+def to_resume_from(run_dir: Path, cfg: DictConfig) -> tuple[Path | None, dict[str, Any]]:
+    """The checkpoint to resume from, and what it holds; None and {} where there is none.
+
+    `UserError` if `cfg` changes what it fixes (data, task, network, optimizer).
+    """
+    last, checkpoint = newest_sound(run_dir / CHECKPOINTS)
+    if last is None:
+        return None, {}
+    if (steps := checkpoint["global_step"]) > cfg.trainer.get("max_steps", -1) != -1:
+        raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: the run to resume has done {steps}")
     if (epoch := checkpoint["epoch"]) >= cfg.trainer.max_epochs != -1:
         done = f"{epoch + 1}" if checkpoint["run"]["epoch_done"] else f"{epoch} and is within the next"
         raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run to resume has done {done}")
@@ -166,9 +174,7 @@ def to_resume_from(run_dir: Path, cfg: DictConfig) -> Path | None:
             f" gradients gathered for {before}; resume it with {before}, and change it where an epoch ends"
         )
     _check_best(checkpoint, run_dir / CHECKPOINTS)
-    if (
-        rank_zero() and last != run_dir / LAST
-    ):  # a kill came between the two: a finished run would keep an old last.ckpt
+    if rank_zero() and last != run_dir / LAST:  # a kill came between: a finished run would keep an old last.ckpt
         with atomic_write(run_dir / LAST) as temporary:
             shutil.copyfile(last, temporary)
-    return last
+    return last, checkpoint

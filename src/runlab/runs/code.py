@@ -7,12 +7,11 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from runlab.config.messages import UserError
+from runlab.config.messages import UserError, listed
 from runlab.config.processes import rank_zero
-from runlab.config.resolvers import path_as_typed
+from runlab.config.resolvers import PROJECT, path_as_typed
 from runlab.runs.files import CODE, run_lock, write_json
 
-PROJECT = Path(__file__).parents[3]
 _said: set[tuple[Path, str]] = set()  # what was said of the runs in a folder, once
 
 
@@ -23,10 +22,9 @@ class OtherCode(UserError):
 @functools.cache
 def code_md5() -> dict[str, str]:
     """The MD5 of each Python file of the project, train.py and src/, by its path, as this process has found it."""
-    engine = Path(__file__).parents[1]
-    files = (
-        [*PROJECT.glob("*.py"), *PROJECT.glob("src/**/*.py")] if (PROJECT / "conf").is_dir() else engine.rglob("*.py")
-    )
+    files = [*PROJECT.glob("*.py"), *PROJECT.glob("src/**/*.py")]
+    if not (PROJECT / "conf").is_dir():  # the engine is installed alone
+        files = list(Path(__file__).parents[1].rglob("*.py"))
     return {str(path.relative_to(PROJECT)): hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
@@ -43,7 +41,7 @@ def changed_files(run_dir: Path) -> list[str] | None:
 def write_code(run_dir: Path) -> None:
     """Note the code that the run has now; a file that has changed before it was resumed, as of several versions."""
     if changed := changed_files(run_dir):
-        print(f"{path_as_typed(run_dir)}: resumed with other code, {_listed(changed)} changed since", file=sys.stderr)
+        print(f"{path_as_typed(run_dir)}: resumed with other code, {listed(changed, 3)} changed since", file=sys.stderr)
     write_json(run_dir / CODE, code_md5() | dict.fromkeys(changed or [], "several versions"))
 
 
@@ -57,7 +55,7 @@ def take_finished(run_dir: Path, rerun: bool | None) -> bool:
         _say_once(run_dir, "finished before runs recorded their code; taken as it is")
     elif changed and rerun is None:
         raise OtherCode(
-            f"{path_as_typed(run_dir)}: finished with other code, {_listed(changed)} changed since;"
+            f"{path_as_typed(run_dir)}: finished with other code, {listed(changed, 3)} changed since;"
             " rerun=true runs it anew and keeps the old one beside it, rerun=false takes it as it is"
         )
     elif changed and rerun:
@@ -65,15 +63,12 @@ def take_finished(run_dir: Path, rerun: bool | None) -> bool:
             aside = run_dir.with_name(f".{run_dir.name}.{datetime.now():%Y%m%d-%H%M%S-%f}")
             with run_lock(run_dir, resume=True):
                 run_dir.rename(aside)
-            print(f"{_listed(changed)} changed since: run anew; the old run is {path_as_typed(aside)}", file=sys.stderr)
+            text = f"{listed(changed, 3)} changed since: run anew; the old run is {path_as_typed(aside)}"
+            print(text, file=sys.stderr)
         return False
     elif changed:
-        _say_once(run_dir, f"finished with other code, {_listed(changed)} changed since; taken as it is")
+        _say_once(run_dir, f"finished with other code, {listed(changed, 3)} changed since; taken as it is")
     return True
-
-
-def _listed(files: list[str]) -> str:
-    return ", ".join(files[:3]) + f" and {len(files) - 3} more" * (len(files) > 3)
 
 
 def _say_once(run_dir: Path, text: str) -> None:

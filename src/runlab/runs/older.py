@@ -1,5 +1,6 @@
 """A record of an older version of the project, brought up to date: names that have changed, keys that it lacks."""
 
+import inspect
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -9,9 +10,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-CONF = Path(__file__).parents[3] / "conf"
+from runlab.config.resolvers import PROJECT
+
+CONF = PROJECT / "conf"
 _said: set[str] = set()  # what was said, once
 
 
@@ -63,13 +67,23 @@ def _compose(words: list[str]) -> Any:
         return OmegaConf.to_container(compose("train", words))
 
 
+def _is_implied(target: Any, name: str, value: Any) -> bool:
+    """Whether an object without an argument is one with this value: by its default, or as it must have it today."""
+    if target is None:
+        return True
+    with suppress(Exception):
+        default = inspect.signature(get_object(target)).parameters[name].default
+        return default is inspect.Parameter.empty or default == value
+    return False
+
+
 def _fill(record: Any, today: Any, key: str, added: list[str]) -> None:
-    """Add what `record` lacks of `today`, but nothing to an object of another class."""
+    """Add what `record` lacks of `today`, but nothing to an object of another class, nor what would change it."""
     if not (isinstance(record, dict) and isinstance(today, dict)) or record.get("_target_") != today.get("_target_"):
         return
     for name, value in today.items():
         if name in record:
             _fill(record[name], value, f"{key}{name}.", added)
-        else:
+        elif _is_implied(record.get("_target_"), name, value):
             record[name] = value
             added.append(f"{key}{name}={'{...}' if isinstance(value, dict) else 'null' if value is None else value}")

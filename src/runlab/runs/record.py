@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runlab.config.check import without_unused
 from runlab.config.messages import UserError, one_line
 from runlab.config.processes import in_sweep, rank_zero
-from runlab.config.resolvers import path_as_typed  # the module also registers what a recorded config refers to
+from runlab.config.resolvers import path_as_typed, typed_path  # it also registers what a recorded config refers to
 from runlab.config.secrets import masked, written_value
 from runlab.runs import older
 from runlab.runs.code import take_finished, write_code
@@ -150,7 +150,17 @@ def _record(cfg: DictConfig) -> DictConfig:
 
 def _is_config_of(run_dir: Path, cfg: DictConfig) -> bool:
     now: Any = OmegaConf.to_container(_record(cfg))
-    return now in (OmegaConf.to_container(read(run_dir)) for read in (_load, read_record))  # the quicker one first
+    # The quicker one first.
+    return any(_is_same(now, OmegaConf.to_container(read(run_dir))) for read in (_load, read_record))
+
+
+def _is_same(now: Any, recorded: Any) -> bool:
+    """Whether two values of a config are equal; a recorded path is absolute, the one of now may be as it is typed."""
+    if isinstance(now, dict) and isinstance(recorded, dict):
+        return now.keys() == recorded.keys() and all(_is_same(now[key], recorded[key]) for key in now)
+    if isinstance(now, list) and isinstance(recorded, list):
+        return len(now) == len(recorded) and all(map(_is_same, now, recorded))
+    return now == recorded or (isinstance(now, str) and str(typed_path(now)) == recorded)
 
 
 def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from runlab.config.messages import UserError, suggest
 from runlab.config.resolvers import GROUPS, as_typed, quoted
 from runlab.config.startup import fast_imports
-from runlab.runs.files import RECORD
+from runlab.runs.files import METRICS, RECORD, read_metrics
 from runlab.runs.record import read_record
 
 _typed_plain: set[str] = set()  # the keys that `expand_resume` has given a ++
@@ -76,5 +76,11 @@ def with_record(cfg: DictConfig, overrides: list[str]) -> DictConfig:
         OmegaConf.update(record, key, value, force_add=True)
     record.run_dir, record.resume = cfg.run_dir, "auto"
     if not cfg.fit:
-        record.resume, record.ckpt_path = None, str(folder / "checkpoints/best.ckpt")
+        record.resume, record.ckpt_path = None, cfg.ckpt_path or str(_tested_path(folder))
     return record
+
+
+def _tested_path(folder: Path) -> Path:
+    """The checkpoint that a finished run has tested; the best one so far of another."""
+    metrics = read_metrics(folder) if (folder / METRICS).exists() else {}
+    return folder / (metrics.get("best_checkpoint") or "checkpoints/best.ckpt")

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from runlab.config.messages import UserError
+from runlab.config.messages import UserError, listed
 from runlab.config.processes import rank_zero
 
 SHOWN = 4  # names in a line
@@ -31,15 +31,15 @@ def put(weights: dict[str, Any], into: nn.Module, path: str | Path, strict: bool
             raise UserError(f"{path}: none of its weights fits this network; name another")
         into.load_state_dict(taken, strict=False)
         if rank_zero():
-            left = _listed([name for name in own if name not in taken]) or "none"
+            left = listed([name for name in own if name not in taken], SHOWN) or "none"
             words = f"{len(taken)} of {len(own)} weights are taken; left as they begin: {left}"
-            print(f"{path}: {words}; not used: {_listed([*other, *unused]) or 'none'}", file=sys.stderr)
+            print(f"{path}: {words}; not used: {listed([*other, *unused], SHOWN) or 'none'}", file=sys.stderr)
         return
     if partial := not getattr(into, "strict_loading", True):  # a LightningModule that saves a part of its weights
         missing, unused = [], []
     wrong = [f"{name} is {there} there, {here} here" for name, (there, here) in other.items()]
     parts = {"": wrong, "not there: ": missing, "not here: ": unused}
-    if found := "; ".join(words + _listed(names) for words, names in parts.items() if names):
+    if found := "; ".join(words + listed(names, SHOWN) for words, names in parts.items() if names):
         way_out = "choose its model=..., or take what fits with ckpt_strict=false"
         raise UserError(f"{path}: the weights of another network: {found}; {way_out}")
     into.load_state_dict(given, strict=not partial)
@@ -48,8 +48,3 @@ def put(weights: dict[str, Any], into: nn.Module, path: str | Path, strict: bool
 def _shape(weight: Any) -> tuple[int, ...] | None:
     """The shape of a tensor that has one."""
     return None if is_lazy(weight) or not hasattr(weight, "shape") else tuple(weight.shape)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

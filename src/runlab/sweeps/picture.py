@@ -21,9 +21,8 @@ def write(folder: Path, table: Sequence[Row], monitor: str | None) -> Path | Non
     """Draw `results.png`, a panel a swept value; None where there is nothing to compare."""
     monitor = monitor or ""
     ended = [row for row in table if isfinite(row.metrics.get(monitor, nan))]
-    values = {
-        key: [row.overrides.get(key, "(default)") for row in ended] for key in keys_of(r.overrides for r in ended)
-    }
+    keys = keys_of(row.overrides for row in ended)
+    values = {key: [row.overrides.get(key, "(default)") for row in ended] for key in keys}
     swept = [key for key in values if len(set(values[key])) > 1]
     keys = [key for key in swept if key not in REPEATS] or swept
     if not keys:

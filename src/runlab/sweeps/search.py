@@ -83,10 +83,8 @@ class Search(Grid):
             self.config_of([*fixed, *job])  # `UserError` where one choice lacks what is searched or typed
         if self.cfg.get("rerun"):
             raise UserError("rerun=true: a search has learnt from its trials; name another hydra.sweep.dir")
-        words = [
-            *(word for word, key in fixed.items() if key != "rerun"),
-            *(f"{key}={drawn_from}" for key, drawn_from in space.items()),
-        ]
+        words = [word for word, key in fixed.items() if key != "rerun"]
+        words += [f"{key}={drawn_from}" for key, drawn_from in space.items()]
         with run_lock(self.folder, resume=True):
             try:
                 study = optuna.create_study(
@@ -117,9 +115,7 @@ class Search(Grid):
             self.report(study, fixed)
             lost = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         statuses = [results.read(self.folder / str(trial.number)).status for trial in lost]
-        return [
-            status for status in statuses if status in ("failed", "unfinished", "damaged")
-        ]  # diverged is an answer too
+        return [one for one in statuses if one in ("failed", "unfinished", "damaged")]  # diverged is an answer too
 
     def batch(self, study: "Study", space: "Space") -> "list[FrozenTrial]":
         """The trials to run next: those that a kill has left, else `n_jobs` new ones; none at the end.
@@ -171,11 +167,7 @@ class Search(Grid):
                     pyplot.savefig(path, format="png")
             finally:
                 pyplot.close()
-        kept = [
-            word
-            for word, key in fixed.items()
-            if key not in ("sweep", "rerun") and not key.startswith("callbacks.pruning")
-        ]
+        kept = [word for word, key in fixed.items() if not key.startswith(("sweep", "rerun", "callbacks.pruning"))]
         command = shlex.join(["python", "train.py", *kept, *chosen(study.best_trial)])
         self.best = f"history  {picture}\nbest     {self.cfg.monitor} {study.best_value}  {command}\n"
 

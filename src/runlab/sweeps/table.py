@@ -61,9 +61,8 @@ def lines(table: Sequence[Row], monitor: str | None, sign: int) -> Iterator[str]
     for setting, group in groups.items():
         values = [[row.metrics[name] for row in group.values() if name in row.metrics] for name in names]
         rank = place(sum(values[0]) / len(values[0]) if values and values[0] else None, sign)
-        count = (
-            str(len(group)) if group.keys() == asked[setting] else f"{len(group)} of {len(asked[setting])}, incomplete"
-        )
+        whole, wanted = group.keys() == asked[setting], len(asked[setting])
+        count = str(wanted) if whole else f"{len(group)} of {wanted}, incomplete"
         means.append((rank, [*map(_mean, values), count, *map(_short, setting)]))
     means.sort(key=lambda mean: mean[0])
     yield from aligned([[*names, "n", *others], *(cells for _, cells in means[:SHOWN])], len(means))

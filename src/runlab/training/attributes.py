@@ -11,6 +11,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
+from runlab.data.kept_state import put_back
+
 VALUES = (bool, int, float, complex, str, type(None))
 LIMIT = 256 * 2**20  # bytes of tensors in them that a checkpoint takes
 
@@ -20,7 +22,8 @@ class Attributes:
 
     Looked at are the task's module with its submodules (those of torchmetrics have their own way), the user's callbacks
     that save no state by themselves, and what they hold of the user's own classes. Numbers, strings, tensors, and
-    lists, tuples, sets and dicts of them can be saved; a deque or another kind of dict if it was there at first.
+    lists, tuples, sets and dicts of them can be saved. A deque, or a subclass of dict, only if the attribute held that
+    same object when training began: the content is put back into it.
     """
 
     def __init__(self, trainer: L.Trainer) -> None:
@@ -61,9 +64,8 @@ class Attributes:
                 continue
             if on_device:
                 value = move_data_to_device(value, self.trainer.strategy.root_device)
-            names = vars(owners[path])
-            if not (same_object and _fill(names.get(name), value)):
-                names[name] = value  # past nn.Module.__setattr__, which would look for a parameter
+            names = vars(owners[path])  # past nn.Module.__setattr__, which would look for a parameter
+            names[name] = put_back(names.get(name), value) if same_object else value
         return missing
 
     def _owners(self) -> Iterator[tuple[str, Any]]:
@@ -142,18 +144,6 @@ def _plain(value: Any, tensors: list[Tensor], top: bool = False) -> Any:
     if kind in (list, tuple, set) or (top and kind is deque):
         return (list if kind is deque else kind)(_plain(item, tensors) for item in value)
     raise TypeError(kind)
-
-
-def _fill(old: Any, value: Any) -> bool:
-    """Give an object the content of another, if it is one that can; others that hold it see it."""
-    if isinstance(old, list | deque | set | dict):
-        old.clear()
-        old.extend(value) if isinstance(old, list | deque) else old.update(value)
-    elif isinstance(old, Tensor) and old.shape == value.shape and not old.is_inference():
-        old.data.copy_(value)
-    else:
-        return False
-    return True
 
 
 def _is_owner(value: Any) -> bool:

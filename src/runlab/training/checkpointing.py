@@ -97,6 +97,7 @@ def best_path(trainer: Trainer, monitor: str | None) -> Path | None:
     Of several `ModelCheckpoint`s it is the best of those that watch `monitor`.
     """
     saved = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and _path_of(c).is_file()]
+    saved = [c for c in saved if not c.save_weights_only]  # such a file has no metrics
     watching = [c for c in saved if c.monitor == monitor]
     if scored := [c for c in watching if c.best_model_score is not None]:
         best = max(scored, key=lambda c: float(c.best_model_score or 0) * (1 if c.mode == "max" else -1))

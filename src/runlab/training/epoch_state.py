@@ -31,12 +31,14 @@ def of_each_process(trainer: L.Trainer, mine: Any) -> list[Any]:
 class EpochState(L.Callback):
     """Saves what Lightning leaves out of a checkpoint within an epoch, and puts it back on a resume.
 
-    The gradients of an accumulation window: without them a resumed run would step with part of them. With manual
-    optimization they are saved whenever there are any, as what to keep between batches is the module's own affair.
-    And what `self.log` and torchmetrics have gathered: without it `self.log(..., on_epoch=True)` would give the mean
-    over the rest of the epoch alone. The newest values of all epochs are saved at any time: callbacks and schedules
-    look at them. And the `Attributes` that training has changed: what a module counts by hand. A line says which of
-    them cannot be restored, and which hook of an epoch's start is not called again.
+    - The gradients of an accumulation window: without them a resumed run would step with part of them. With manual
+      optimization they are saved whenever there are any: what to keep between batches is the module's own affair.
+    - What `self.log` and torchmetrics have gathered: without it `self.log(..., on_epoch=True)` would give the mean over
+      the rest of the epoch alone.
+    - The newest values of all epochs, at any time: callbacks and schedules look at them.
+    - The `Attributes` that training has changed: what a module counts by hand.
+
+    A line says which of them cannot be restored, and which hook of an epoch's start is not called again.
 
     `checkpoint["epoch_state"]` is a list with the state of each process. Every process has to take part in saving.
     `UserError` on resuming within an epoch with another number of processes.
@@ -88,7 +90,7 @@ class EpochState(L.Callback):
         self._attributes = Attributes(trainer)
         missing = self._attributes.restore(state.get("attributes", {})) + state.get("left_out", [])
         if trainer.is_global_zero and missing:
-            reason = "too large or more than numbers, text and tensors"
+            reason = "too large, or of a kind that a checkpoint cannot hold (NumPy values, objects)"
             print(f"resumed: not restored, as {reason}: {', '.join(missing)}", file=sys.stderr)
         for name, gradient in state.get("gradients", {}).items():
             parameter = pl_module.get_parameter(name)

@@ -20,12 +20,14 @@ from runlab.training.logged_values import LoggedValues, forget_epoch
 class ResumableFitLoop(_FitLoop):
     """Lightning's `_FitLoop` with faults of resuming mended, and an epoch that logs at least once.
 
-    With `max_steps` Lightning ends an epoch a second time that was over. It leaves out the step of `ReduceLROnPlateau`
-    at the end of the epoch in which a run is resumed. Where a schedule has asked for the number of steps, the data are
-    set up before it has loaded where the loaders stood. It takes a checkpoint that was saved in `on_train_batch_end`
-    for the end of all that the batch brings, of a last step or a last batch too. What loaders keep from epoch to epoch
-    is lost at the end of one. And `train_dataloader` is asked in another epoch than the loader was made in, of a data
-    module that has forgotten what it had changed of itself until then.
+    What Lightning's own does on a resume:
+
+    - With `max_steps` it ends an epoch a second time that was over.
+    - It leaves out the step of `ReduceLROnPlateau` at the end of the epoch in which a run is resumed.
+    - Where a schedule has asked for the number of steps, it sets up the data before it knows where the loaders stood.
+    - A checkpoint that was saved in `on_train_batch_end` counts as one after all that this batch brings.
+    - What loaders keep from epoch to epoch is lost at the end of one.
+    - `train_dataloader` is asked in another epoch than before, of a data module that has forgotten its own changes.
 
     `trainer.log_every_n_steps` is lowered to the number of an epoch's steps. Lightning warns of a larger one before
     any of this runs: whoever builds the Trainer filters the warning.

@@ -136,7 +136,7 @@ class BestCheckpoint(Options):
     mode: Literal["max", "min"] = Field(description="Which way `monitor` gets better.")
     save_top_k: int = Field(ge=-1, description="How many of the best to keep; -1: all.")
     save_last: bool | Literal["link"] | None = Field(description="Whether there is a last.ckpt of its own.")
-    save_weights_only: bool = Field(description="true: no state of the optimizer; such a file cannot be resumed.")
+    save_weights_only: Literal[False] = Field(description="A file of weights alone could not be resumed or tested.")
     save_on_exception: bool = Field(description="Whether a failure saves, too.")
     save_on_train_epoch_end: bool | None = Field(description="Save after the training epoch, not the validation.")
     every_n_train_steps: NotNegative | None = Field(description="Optimizer steps between two checkpoints.")

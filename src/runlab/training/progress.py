@@ -19,9 +19,7 @@ class LearningRate(Callback):
         groups = trainer.optimizers[0].param_groups if trainer.optimizers else []  # none, where the task trains nothing
         if groups and logs_this_batch(trainer):
             rate = groups[0]["lr"]
-            step = (
-                trainer.fit_loop.epoch_loop._batches_that_stepped
-            )  # the x axis that Lightning gives to what is logged
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the x axis of what Lightning logs
             for logger in trainer.loggers:
                 logger.log_metrics({"train/lr": rate}, step)
 
@@ -46,7 +44,7 @@ def bar(refresh_rate: int) -> TQDMProgressBar:
 
 def filter_warnings() -> None:
     """Keep out of the output what the libraries say at each run and what the engine sees to."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, and its own shop
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, and advertisements
     for name in ("callbacks.model_summary", "profilers.profiler"):  # what these print was asked for
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # that processes find each other

@@ -46,18 +46,8 @@ CALLBACKS = {
 }
 
 # Schedulers of torch's that go on when BaseFinetuning gives the optimizer another group of parameters.
-TAKE_GROUPS = tuple(
-    getattr(lr_scheduler, name)
-    for name in (
-        "StepLR",
-        "MultiStepLR",
-        "ExponentialLR",
-        "ConstantLR",
-        "LinearLR",
-        "PolynomialLR",
-        "ReduceLROnPlateau",
-    )
-)
+NAMES = "StepLR MultiStepLR ExponentialLR ConstantLR LinearLR PolynomialLR ReduceLROnPlateau"
+TAKE_GROUPS = tuple(getattr(lr_scheduler, name) for name in NAMES.split())
 
 
 def check_callbacks(cfg: DictConfig, callbacks: dict[str, Any], loggers: list[Any]) -> None:
@@ -80,8 +70,10 @@ def check_callbacks(cfg: DictConfig, callbacks: dict[str, Any], loggers: list[An
 def check_trainer(trainer: Trainer, cfg: DictConfig, task: nn.Module | None) -> None:
     """`UserError` for a strategy or plugin that a run folder cannot be kept with, or a callback not for this task."""
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        text = f"trainer.strategy={_typed(cfg.trainer.strategy)}: starts its processes in a way that loses what they"
-        raise UserError(f"{text} have done; take trainer=ddp")
+        strategy = cfg.trainer.strategy
+        name = strategy if isinstance(strategy, str) else strategy._target_.rpartition(".")[2]
+        text = f"trainer.strategy={name}: starts its processes in a way that loses what they have done"
+        raise UserError(f"{text}; take trainer=ddp")
     if not isinstance(io := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
         text = f"trainer.plugins: {type(io).__name__} can leave half a checkpoint behind; keep"
         raise UserError(f"{text} runlab.runs.checkpoints.AtomicCheckpointIO among them")
@@ -107,18 +99,8 @@ def check_schedules(trainer: Trainer) -> None:
             scheduler.state_dict()
         except AttributeError as error:
             raise UserError(f"scheduler: {kind} cannot be saved ({error}); give it a function of Python's") from error
-        if (
-            finetuning
-            and type(scheduler).__module__ == lr_scheduler.__name__
-            and not isinstance(scheduler, TAKE_GROUPS)
-        ):
+        of_torch = type(scheduler).__module__ == lr_scheduler.__name__
+        if finetuning and of_torch and not isinstance(scheduler, TAKE_GROUPS):
             name = type(finetuning[0]).__name__
             text = f"scheduler: {kind} does not take in the parameters that {name} adds to the optimizer"
             raise UserError(f"{text}; take scheduler=none, step or plateau")
-
-
-def _typed(value: Any) -> str:
-    """A value as it is typed, or the class of what is built."""
-    if isinstance(value, dict | DictConfig) and "_target_" in value:
-        return str(value["_target_"]).rpartition(".")[2]
-    return str(value).lower() if isinstance(value, bool) else str(value)

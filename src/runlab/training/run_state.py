@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from runlab.config.messages import Diverged, UserError
+from runlab.config.secrets import masked_values
 from runlab.data.connector import unresumable
 from runlab.training.logged_values import epoch_metrics
 from runlab.training.schedulers import step_plateau
@@ -21,7 +22,8 @@ class RunState(Callback):
     of an earlier epoch. `run` says whether a run can be resumed from there (`resumable`) and, where early stopping or a
     timer has ended the training, with which settings (`stopped_by`): with the same ones a resumed run goes straight to
     the test.
-    `configured` holds each callback with the arguments that its config has: they win over those in a checkpoint.
+    `configured` holds each callback with the arguments that its config has: one that was changed since the checkpoint
+    wins over the state in it.
     `limits` are the trainer's options that decide when a run is stopped.
     """
 
@@ -29,6 +31,7 @@ class RunState(Callback):
         self, configured: dict[str, tuple[Callback, dict[str, Any]]], limits: dict[str, Any], hint: str
     ) -> None:
         self.configured, self.limits, self.hint = configured, limits, hint
+        self.settings = {name: masked_values(arguments) for name, (_, arguments) in configured.items()}  # as saved
         self.resumed: dict[str, Any] = {}  # the checkpoint that is resumed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
@@ -37,7 +40,8 @@ class RunState(Callback):
         self.accumulate_grad_batches = trainer.accumulate_grad_batches
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
+        weights = checkpoint["state_dict"]  # a buffer may be infinite on purpose, as a causal mask is
+        if not all(weights[name].isfinite().all() for name, _ in pl_module.named_parameters() if name in weights):
             raise Diverged(f"weights are not finite at optimizer step {trainer.global_step}; {self.hint}")
         checkpoint["metrics"] = {name: value.item() for name, value in epoch_metrics(trainer).items()}
         epochs: Any = trainer.fit_loop.epoch_progress.current
@@ -48,6 +52,7 @@ class RunState(Callback):
         inside_epoch = started and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         checkpoint["run"] = {
             "stopped_by": self._stopping(pl_module) if trainer.should_stop else None,
+            "arguments": {callback.state_key: self.settings[name] for name, (callback, _) in self.configured.items()},
             "resumable": not (cut or (inside_epoch and unresumable(trainer))),
             "epoch_done": epochs.processed == epochs.ready,
             "accumulate_grad_batches": [self.accumulate_grad_batches, trainer.accumulate_grad_batches],
@@ -59,9 +64,12 @@ class RunState(Callback):
         if checkpoint["run"]["stopped_by"] == self._stopping(pl_module):
             trainer.should_stop = True
         self._check_same(checkpoint["callbacks"])
-        for callback, arguments in self.configured.values():
-            if state := checkpoint["callbacks"].get(callback.state_key):
-                state.update({name: value for name, value in arguments.items() if name in state})
+        saved = checkpoint["run"].get("arguments", {})
+        for name, (callback, arguments) in self.configured.items():
+            state, before = (found.get(callback.state_key, {}) for found in (checkpoint["callbacks"], saved))
+            now = self.settings[name]
+            changed = [key for key in state if key in arguments and before.get(key, ...) != now[key]]
+            state.update({key: arguments[key] for key in changed})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         checkpoint, self.resumed = self.resumed, {}
@@ -97,9 +105,8 @@ class RunState(Callback):
         A callback of whose class no code names `should_stop` cannot; where nobody's does, someone stops by way of
         another object, and all callbacks count.
         """
-        settings = {name: arguments for name, (_, arguments) in self.configured.items()}
-        able = {name: settings[name] for name, (callback, _) in self.configured.items() if _can_stop(callback)}
-        return {"callbacks": able if able or _can_stop(pl_module) else settings} | self.limits
+        able = {name: self.settings[name] for name, (callback, _) in self.configured.items() if _can_stop(callback)}
+        return {"callbacks": able if able or _can_stop(pl_module) else self.settings} | self.limits
 
 
 def _options(state_key: str) -> tuple[str, dict[str, Any]]:
@@ -107,7 +114,7 @@ def _options(state_key: str) -> tuple[str, dict[str, Any]]:
     kind, brace, options = state_key.partition("{")
     try:
         return kind, ast.literal_eval(brace + options) if brace else {}
-    except ValueError:  # an option that is no plain value
+    except (ValueError, SyntaxError):  # an option that is no plain value
         return kind, {"options": options}
 
 
