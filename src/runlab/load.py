@@ -10,6 +10,7 @@ from runlab.config.messages import UserError
 from runlab.runs import checkpoints
 from runlab.runs.files import METRICS, RECORD, read_metrics
 from runlab.runs.record import read_record
+from runlab.training.attributes import restore_task
 from runlab.training.build import build_task
 
 
@@ -34,5 +35,6 @@ def load_run(run_dir: str | Path, device: str = "cpu") -> Run:
     if not metrics["best_checkpoint"]:
         raise UserError(f"{run_dir}: this run wrote no checkpoint, so its weights cannot be loaded")
     data, task = build_task(config)
-    checkpoints.restore(task, run_dir / metrics["best_checkpoint"])
+    checkpoint = checkpoints.restore(task, run_dir / metrics["best_checkpoint"])
+    restore_task(task, checkpoint.get("epoch_state", [{}])[0].get("attributes", {}))
     return Run(config, metrics, task.to(device).eval(), data)

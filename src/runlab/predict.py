@@ -31,6 +31,7 @@ from runlab.config.messages import UserError, one_line, own_place, user_errors
 from runlab.data.folders import visible_files
 from runlab.load import Run
 from runlab.training import progress
+from runlab.training.remade import SameWeights
 
 
 class Inputs:
@@ -177,7 +178,8 @@ def predict(run: Run, inputs: Inputs | None, device: str | None, suffix: str) ->
     quiet = {"logger": False, "enable_checkpointing": False}
     options: dict[str, Any] = {**same, **quiet, "accelerator": "gpu" if gpu and device != "cpu" else "cpu"}
     outputs = Outputs(run, suffix)
-    trainer = Trainer(callbacks=[outputs, progress.bar(refresh_rate=1)], devices=1, **options)
+    callbacks = [outputs, progress.bar(refresh_rate=1), SameWeights(fit=False)]
+    trainer = Trainer(callbacks=callbacks, devices=1, **options)
     trainer.predict(run.model, datamodule=Batches(run.data or run.model, inputs), return_predictions=False)
     return outputs.batches
 

@@ -53,6 +53,7 @@ _SAID = (
     "Training with multiple optimizers",
     "Early stopping conditioned on metric",
     "An invalid dataloader was returned",
+    "different number of parameter groups",
     "You provided multiple `",
 )
 
@@ -60,6 +61,8 @@ _SAID = (
 HINTS = {
     "find_unused_parameters": "a step leaves some parameters without a gradient, which DDP has to know; add"
     " +trainer.strategy.find_unused_parameters=true",
+    "different number of parameter groups": "the optimizer of the run to resume had other groups of parameters, as a"
+    " hook has added one; such a run cannot be resumed, begin a new one with ckpt_path=.../checkpoints/last.ckpt",
     "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "pip install -U 'wandb": "needs the package wandb: pip install wandb",

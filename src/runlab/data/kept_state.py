@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runlab.data.object_state import GENERATORS, load_state, state_of
+
 PLAIN = bool | int | float | str | bytes | None
 Found = tuple[str, bool, Any]  # the path to a value, and whether it is an attribute
 
@@ -59,7 +61,7 @@ class KeptState:
     """The attributes of objects that have changed since this was made, as far as they are plain values.
 
     Plain are numbers, strings, tensors, arrays, and lists, tuples, dicts, sets and deques of these, up to `limit`
-    items.
+    items, and the states of random generators.
     """
 
     def __init__(self, *owners: Any, limit: int, skip: tuple[Any, ...] = ()) -> None:
@@ -106,6 +108,8 @@ def _are_scalars(items: Any) -> bool:
 
 def _copy(value: Any, limit: int, inner: bool = False) -> Any:
     """A copy that a checkpoint may hold, or `Opaque`; for an array a tensor, for a set or a deque a list."""
+    if isinstance(value, GENERATORS) and not inner:
+        return state_of(value)
     if isinstance(value, np.float64 | np.integer | np.bool_) and not inner:  # another float has another precision
         value = value.item()
     if _are_scalars([value]):
@@ -132,6 +136,9 @@ def _copy(value: Any, limit: int, inner: bool = False) -> Any:
 def put_back(old: Any, new: Any) -> Any:
     """What an attribute gets that holds `old`: `new` in the form of `old`, put into it where others may hold it too."""
     new = copy.deepcopy(new)
+    if isinstance(old, GENERATORS):
+        load_state(old, new)
+        return old
     if isinstance(new, Tensor) and isinstance(old, np.ndarray | Tensor):
         new = new.numpy() if isinstance(old, np.ndarray) else new
         is_fixed = not old.flags.writeable if isinstance(old, np.ndarray) else old.is_inference()

@@ -9,6 +9,7 @@ from typing import Any, cast
 from zipfile import is_zipfile
 
 import torch
+from lightning import LightningModule
 from lightning.pytorch.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -107,6 +108,10 @@ def restore(model: nn.Module, path: str | Path | None, *, strict: bool = True, s
     if path is None:
         return {"epoch": 0, "global_step": 0, "metrics": dict(scores or {})}
     checkpoint = load(path, state_dict=True)
+    if isinstance(model, LightningModule):
+        model.configure_model()  # it may make its layers there
+        if "loops" in checkpoint:  # else it is a bare state_dict
+            model.on_load_checkpoint(checkpoint)  # what the module itself has put into it
     weights.put(checkpoint["state_dict"], model, path, strict)
     return checkpoint
 

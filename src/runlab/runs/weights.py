@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lightning import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -41,6 +43,10 @@ def put(weights: dict[str, Any], into: nn.Module, path: str | Path, strict: bool
     parts = {"": wrong, "not there: ": missing, "not here: ": unused}
     if found := "; ".join(words + listed(names, SHOWN) for words, names in parts.items() if names):
         way_out = "choose its model=..., or take what fits with ckpt_strict=false"
+        if unused and isinstance(into, LightningModule) and is_overridden("setup", into):
+            way_out += (
+                f"; layers that {type(into).__name__}.setup makes are not there yet: make them in configure_model"
+            )
         raise UserError(f"{path}: the weights of another network: {found}; {way_out}")
     into.load_state_dict(given, strict=not partial)
 

@@ -9,63 +9,78 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from runlab.data.kept_state import put_back
+from runlab.data.object_state import has_state, load_state, state_of
 
 VALUES = (bool, int, float, complex, str, type(None))
 LIMIT = 256 * 2**20  # bytes of tensors in them that a checkpoint takes
+# What has a state and is not the task's: Lightning's own, and what holds samples.
+NOT_STATEFUL = (LightningOptimizer, L.Callback, L.LightningDataModule, L.Trainer, DataLoader, Dataset)
 
 
 class Attributes:
     """The attributes of the user's objects that are no parameter, buffer or module, and that training has changed.
 
     Looked at are the task's module with its submodules (those of torchmetrics have their own way), the user's callbacks
-    that save no state by themselves, and what they hold of the user's own classes. Numbers, strings, tensors, and
-    lists, tuples, sets and dicts of them can be saved. A deque, or a subclass of dict, only if the attribute held that
-    same object when training began: the content is put back into it.
+    that save no state by themselves, and what they hold of the user's own classes, also in lists and dicts. Numbers,
+    strings, tensors, and lists, tuples, sets and dicts of them can be saved, and objects that have a state of their
+    own: generators, networks that are no submodules, optimizers. A deque, or a subclass of dict, only if the attribute
+    held that same object when training began: the content is put back into it.
     """
 
-    def __init__(self, trainer: L.Trainer) -> None:
-        """Note what they are when training begins, before `restore`."""
-        self.trainer, self.lightnings = trainer, vars(L.LightningModule()).keys() - {"training"}
-        self.first = {f"{path}.{name}": (value, _mark(value)) for path, _, name, value in self._all()}
+    def __init__(
+        self, module: L.LightningModule, trainer: L.Trainer | None = None, before: dict[str, Any] | None = None
+    ) -> None:
+        """Note what they are when training begins, before `restore`; without a trainer those of a module alone.
+
+        `before` are numbers and texts that count in place of those: the sanity check may have changed them.
+        """
+        self.module, self.trainer, self.lightnings = module, trainer, vars(L.LightningModule()).keys() - {"training"}
+        self.first = {key: (value, _mark(value)) for key, value, _ in self._now()}
+        self.first |= {key: (value, value) for key, value in (before or {}).items()}
 
     def changed(self) -> tuple[dict[str, Any], list[str]]:
         """Those that are others than at first, for `restore`, and the names of others that cannot be saved."""
-        module, saved, left_out, size = self.trainer.lightning_module, {}, [], 0
-        state = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
-        for path, _, name, value in self._all():
-            key, tensors = f"{path}.{name}", list[Tensor]()
+        saved, left_out, size = dict[str, Any](), list[str](), 0
+        weights = {part.untyped_storage().data_ptr() for part in (*self.module.parameters(), *self.module.buffers())}
+        for key, value, is_state in self._now():
             first, mark = self.first.get(key, (..., ...))
             if mark == _mark(value):
                 continue
+            tensors = list[Tensor]()
             try:
-                plain = _plain(value, tensors, top=first is value)
+                plain = _plain(value, tensors, top=is_state or first is value)
             except TypeError:
                 left_out.append(key)
                 continue
-            if any(tensor.untyped_storage().data_ptr() in state for tensor in tensors if tensor.numel()):
+            if any(tensor.untyped_storage().data_ptr() in weights for tensor in tensors if tensor.numel()):
                 continue  # the state of the module, which is saved as such, by another name
             size += sum(tensor.nbytes for tensor in tensors)
             if size > LIMIT:
                 left_out.append(key)
             else:
-                saved[key] = [plain, any(not tensor.is_cpu for tensor in tensors), first is value]
+                on_device = any(not tensor.is_cpu for tensor in tensors)
+                saved[key] = [plain, on_device, "state" if is_state else first is value]
         return saved, left_out
 
     def restore(self, saved: dict[str, Any]) -> list[str]:
         """Set them to what they were; return the names of those whose object is not there."""
-        owners, missing = dict(self._owners()), []
-        for key, (value, on_device, same_object) in saved.items():
-            path, _, name = key.rpartition(".")
-            if path not in owners:
-                missing.append(key)
-                continue
+        owners, stateful, missing = dict(self._owners()), dict(self._stateful()), []
+        for key, (value, on_device, how) in saved.items():
             if on_device:
-                value = move_data_to_device(value, self.trainer.strategy.root_device)
-            names = vars(owners[path])  # past nn.Module.__setattr__, which would look for a parameter
-            names[name] = put_back(names.get(name), value) if same_object else value
+                value = move_data_to_device(value, self.module.device)
+            path, _, name = key.rpartition(".")
+            if how == "state" and key in stateful:
+                load_state(stateful[key], value)
+            elif how != "state" and path in owners:
+                names = vars(owners[path])  # past nn.Module.__setattr__, which would look for a parameter
+                names[name] = put_back(names.get(name), value) if how else value
+            else:
+                missing.append(key)
         return missing
 
     def _owners(self) -> Iterator[tuple[str, Any]]:
@@ -73,10 +88,10 @@ class Attributes:
         seen, kinds = set[int](), list[type]()
         todo: list[tuple[str, Any]] = [
             (f"task.{name}".rstrip("."), part)
-            for name, part in self.trainer.lightning_module.named_modules()
+            for name, part in self.module.named_modules()
             if not type(part).__module__.startswith("torchmetrics.")
         ]
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+        for callback in self.trainer.callbacks if self.trainer else ():  # type: ignore[attr-defined]
             if is_users(kind := type(callback)) and (kind.state_dict, kind.on_save_checkpoint) == (
                 L.Callback.state_dict,
                 L.Callback.on_save_checkpoint,
@@ -89,44 +104,83 @@ class Attributes:
                 continue
             seen.add(id(owner))
             yield path, owner
-            todo += [(f"{path}.{name}", value) for name, value in vars(owner).items() if _is_owner(value)]
+            todo += [(where, value) for where, value in self._held(path, owner) if _is_owner(value)]
 
-    def _all(self) -> Iterator[tuple[str, Any, str, Any]]:
-        loop = self.trainer.fit_loop.epoch_loop.val_loop
-        modes = loop._module_mode.mode if self.trainer.validating else {}  # else what a validation has switched
+    def _held(self, path: str, owner: Any) -> Iterator[tuple[str, Any]]:
+        """The values of an object's attributes, and what these have in them if they are lists or dicts."""
+        skipped = self.lightnings if isinstance(owner, nn.Module) else ()
+        for name, value in vars(owner).items():
+            if name in skipped:
+                continue
+            yield f"{path}.{name}", value
+            if isinstance(value, list | tuple | dict) and len(value) <= 100:
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                yield from ((f"{path}.{name}.{key}", item) for key, item in items)
+
+    def _stateful(self) -> Iterator[tuple[str, Any]]:
+        """The objects with a state of their own that the module and the Trainer do not save themselves."""
+        known = {id(part) for part in self.module.modules()}
+        if self.trainer:
+            known |= {*map(id, self.trainer.optimizers)}
+            known |= {id(config.scheduler) for config in self.trainer.lr_scheduler_configs}
+        for path, owner in self._owners():
+            for where, value in self._held(path, owner):
+                if has_state(value) and id(value) not in known and not isinstance(value, NOT_STATEFUL):
+                    yield where, value
+
+    def _now(self) -> Iterator[tuple[str, Any, bool]]:
+        """Keys and values, and whether the value is an object's state."""
+        modes = {}
+        if self.trainer and self.trainer.validating:  # which has switched them
+            modes = self.trainer.fit_loop.epoch_loop.val_loop._module_mode.mode
         for path, owner in self._owners():
             skipped = self.lightnings if isinstance(owner, nn.Module) else ()
             for name, value in vars(owner).items():
                 if name == "training" and isinstance(owner, nn.Module):
                     value = modes.get(path.removeprefix("task").removeprefix("."), value)
-                if name not in skipped and not _is_owner(value):
-                    yield path, owner, name, value
+                if name not in skipped and not _is_owner(value) and not has_state(value):
+                    yield f"{path}.{name}", value, False
+        for path, value in self._stateful():
+            yield path, state_of(value), True
+
+
+def plain_values(module: L.LightningModule, trainer: L.Trainer) -> dict[str, Any]:
+    """The attributes that are numbers or texts."""
+    return {key: value for key, value, _ in Attributes(module, trainer)._now() if type(value) in VALUES}
+
+
+def restore_task(module: L.LightningModule, saved: dict[str, Any]) -> None:
+    """Set the attributes of a task's module to what a checkpoint holds of them, but for the mode, train or eval."""
+    own = (key for key in saved if key.startswith("task.") and not key.endswith(".training"))
+    Attributes(module).restore({key: saved[key] for key in own})
 
 
 class _Ref:
-    """An object that is looked at from outside: another one, or a tensor or array with other values, is not equal."""
+    """An object that is looked at from outside: another one is not equal."""
 
     def __init__(self, value: Any) -> None:
-        self.value, self.version = value, 0
-        if isinstance(value, Tensor) and not value.is_inference():
-            self.version = value._version
-        elif isinstance(value, np.ndarray):
-            self.version = hash(value.tobytes())
+        self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Ref) and self.value is other.value and self.version == other.version
+        return isinstance(other, _Ref) and self.value is other.value
 
     __hash__ = None  # type: ignore[assignment]
 
 
 def _mark(value: Any, depth: int = 0) -> Any:
-    """What shows, compared with a later one, whether a value was changed; tensors are not copied."""
+    """What shows, compared with a later one, whether a value was changed; of tensors and arrays a hash."""
     if type(value) in VALUES:
         return value
     if isinstance(value, dict) and depth < 9:
         return {key: _mark(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | deque) and depth < 9:
         return [_mark(item, depth + 1) for item in value]
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+        # By content: `.data` is written to without a trace.
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return ["tensor", str(value.dtype), tuple(value.shape), hash(content)]
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return ["array", str(value.dtype), value.shape, hash(value.tobytes())]
     return _Ref(value)
 
 
@@ -148,7 +202,7 @@ def _plain(value: Any, tensors: list[Tensor], top: bool = False) -> Any:
 
 def _is_owner(value: Any) -> bool:
     """Whether an attribute is an object of the user's own classes with attributes of its own."""
-    others = (type, nn.Module, L.Callback, L.LightningDataModule, L.Trainer, torch.utils.data.Dataset)
+    others = (type, nn.Module, L.Callback, L.LightningDataModule, L.Trainer, Dataset)
     return hasattr(value, "__dict__") and not isinstance(value, others) and is_users(type(value))
 
 

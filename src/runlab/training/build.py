@@ -28,6 +28,7 @@ from runlab.training.checks import CheckRun
 from runlab.training.epoch_state import EpochState
 from runlab.training.fit_loop import use_engine_loops
 from runlab.training.refusals import check_callbacks, check_trainer
+from runlab.training.remade import SameWeights
 from runlab.training.run_state import RunState
 from runlab.training.schedulers import OF_LIGHTNING
 
@@ -108,4 +109,5 @@ def _engine(cfg: DictConfig, callbacks: dict[str, Any]) -> list[Callback]:
         CheckRun(cfg.monitor, hint),
         EpochState(),
         RunState(configured, limits, hint),
+        SameWeights(fit=bool(cfg.fit and cfg.ckpt_path)),
     ]

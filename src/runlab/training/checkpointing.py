@@ -14,7 +14,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from runlab.config.messages import UserError
 from runlab.config.processes import in_sweep
 from runlab.data.connector import unresumable
+from runlab.data.seeding import seed_all
 from runlab.runs.files import atomic_write
+from runlab.training.epoch_state import EpochState
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -112,9 +114,13 @@ def _path_of(callback: ModelCheckpoint) -> Path:
 
 
 def test(
-    trainer: Trainer, task: LightningModule, data: LightningDataModule | None, tested: str | Path | None
+    trainer: Trainer, task: LightningModule, data: LightningDataModule | None, checkpoint: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    """Test the task's weights, and return the test's metrics; a line says so where nothing is tested, and why."""
+    """Test the task's weights, and return the test's metrics; a line says so where nothing is tested, and why.
+
+    `checkpoint` is what the tested one holds. The data are set up with the random numbers that they had to train, so
+    that what they draw is split alike.
+    """
     missing = [
         f"{type(owner).__name__} has no {hook}"
         for owner, hook in ((data or task, "test_dataloader"), (task, "test_step"))
@@ -124,8 +130,12 @@ def test(
         rank_zero_only(print)(f"nothing is tested: {' and '.join(missing)}", flush=True)
     if missing:
         return {}
-    if not tested:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+        if isinstance(callback, EpochState):
+            callback.tested = checkpoint.get("epoch_state", [])
+    if "state_dict" not in checkpoint:
         rank_zero_only(print)("no checkpoint was written: the weights at hand are tested", flush=True)
+    seed_all(seed)
     trainer.test(task, data, verbose=False)
     if not any(trainer.num_test_batches):
         rank_zero_only(print)("nothing is tested: test_dataloader gives no batch", flush=True)

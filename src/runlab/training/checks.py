@@ -21,8 +21,8 @@ class CheckRun(Callback):
     """Ends a run that cannot come out right, in a line that says why.
 
     `UserError` where a metric that is monitored is not logged, where all processes get the same training batch, or
-    where the schedule cannot be saved or, in a resumed run, is over. `Diverged` where a training batch whose values are
-    logged has one that is NaN or infinite; `hint` says what may help.
+    where the schedule cannot be saved or, in a resumed run, is over. `Diverged` where the loss of a training batch
+    whose values are logged is NaN or infinite, with manual optimization any of these values; `hint` says what may help.
     """
 
     def __init__(self, monitor: str | None, hint: str) -> None:
@@ -70,6 +70,9 @@ class CheckRun(Callback):
             return
         self.monitors.check_training(trainer, pl_module)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        # Another value than the loss may be infinite, or have nothing to be a mean of.
+        if pl_module.automatic_optimization and not (isinstance(loss, Tensor) and not loss.isfinite().all()):
+            return
         values = dict(trainer.fit_loop.epoch_loop._results.metrics(on_step=True)["callback"])
         for name, value in (values | {"the training loss": loss}).items():
             if isinstance(value, Tensor) and not value.isfinite().all():

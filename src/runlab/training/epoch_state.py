@@ -9,10 +9,11 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from lightning.pytorch.utilities.memory import recursive_detach
+from torch import Tensor
 from torchmetrics import Metric
 
 from runlab.config.messages import UserError
-from runlab.training.attributes import Attributes, is_users
+from runlab.training.attributes import LIMIT, Attributes, is_users, plain_values, restore_task
 from runlab.training.logged_values import LoggedValues, names_in_epoch
 
 REDUCTIONS = (torch.mean, torch.sum, torch.min, torch.max, sum, min, max)  # all that `self.log` takes
@@ -33,8 +34,8 @@ class EpochState(L.Callback):
 
     - The gradients of an accumulation window: without them a resumed run would step with part of them. With manual
       optimization they are saved whenever there are any: what to keep between batches is the module's own affair.
-    - What `self.log` and torchmetrics have gathered: without it `self.log(..., on_epoch=True)` would give the mean over
-      the rest of the epoch alone.
+    - What `self.log` and torchmetrics have gathered, within an epoch or over many: without it
+      `self.log(..., on_epoch=True)` would give the mean over the rest of the epoch alone.
     - The newest values of all epochs, at any time: callbacks and schedules look at them.
     - The `Attributes` that training has changed: what a module counts by hand.
 
@@ -46,7 +47,9 @@ class EpochState(L.Callback):
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
+        self.tested: list[dict[str, Any]] = []  # what the tested checkpoint holds of each process
         self._attributes: Attributes | None = None
+        self._plain: dict[str, Any] = {}  # the numbers and texts among them, before the sanity check
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -61,11 +64,19 @@ class EpochState(L.Callback):
         if epochs.processed < epochs.ready:
             results = trainer.fit_loop.epoch_loop._results
             state["logged"] = {key: _saved_value(value) for key, value in results.items() if not value.has_reset}
-            state["torchmetrics"] = {n: _saved_metric(m) for n, m in _metrics(pl_module).items() if m._update_count}
+        kept = _metrics(pl_module)
+        if "logged" not in state:  # Lightning begins those anew that it has got from `self.log`
+            loops = (trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop)
+            logged = [value for loop in loops for value in loop._results.values() if not value.is_tensor]
+            kept = {name: kept[name] for name in kept.keys() - {value.meta.metric_attribute for value in logged}}
+        state["torchmetrics"] = {name: _saved_metric(metric) for name, metric in kept.items()}
+        large = [name for name, metric in state["torchmetrics"].items() if _size(metric) > LIMIT]
+        state["torchmetrics"] = {name: state["torchmetrics"][name] for name in kept.keys() - large}
         state["metrics"] = {name: dict(getattr(trainer, name)) for name in METRICS}
         state["in_epoch"] = names_in_epoch(trainer)
         if self._attributes:
-            state["attributes"], state["left_out"] = self._attributes.changed()
+            state["attributes"], left_out = self._attributes.changed()
+            state["left_out"] = [*large, *left_out]
         checkpoint["epoch_state"] = of_each_process(trainer, state)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
@@ -79,6 +90,16 @@ class EpochState(L.Callback):
             )
         self._loaded = every[trainer.global_rank]
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._plain = plain_values(pl_module, trainer)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put back what the tested checkpoint has of the module's attributes: they belong to its weights."""
+        if self.tested:
+            saved = self.tested[trainer.global_rank % len(self.tested)].get("attributes", {})
+            # Those that had not changed by then are as they were before the training.
+            restore_task(pl_module, {key: [value, False, False] for key, value in self._plain.items()} | saved)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         metrics = move_data_to_device(self._loaded.get("metrics", {}), trainer.strategy.root_device)
         for name, values in metrics.items():
@@ -87,7 +108,7 @@ class EpochState(L.Callback):
     def _after_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put back the rest, which a hook of the training's start may have begun anew."""
         state, self._loaded = self._loaded, {}
-        self._attributes = Attributes(trainer)
+        self._attributes = Attributes(pl_module, trainer, self._plain)
         missing = self._attributes.restore(state.get("attributes", {})) + state.get("left_out", [])
         if trainer.is_global_zero and missing:
             reason = "too large, or of a kind that a checkpoint cannot hold (NumPy values, objects)"
@@ -95,6 +116,9 @@ class EpochState(L.Callback):
         for name, gradient in state.get("gradients", {}).items():
             parameter = pl_module.get_parameter(name)
             parameter.grad = gradient.to(parameter.device)
+        metrics = _metrics(pl_module)
+        for name in metrics.keys() & state.get("torchmetrics", {}).keys():
+            _restore_metric(metrics[name], state["torchmetrics"][name])
         if "logged" not in state:
             return
         # Lightning calls it at an epoch's start alone, and so it stays: a hook that halves a rate or counts would do so
@@ -106,9 +130,6 @@ class EpochState(L.Callback):
             print(f"resumed within an epoch: on_train_epoch_start of {names} {text}", file=sys.stderr)
         connector, results = trainer._logger_connector, cast("LoggedValues", trainer.fit_loop.epoch_loop._results)
         results.in_epoch.update(state["in_epoch"])
-        metrics = _metrics(pl_module)
-        for name in metrics.keys() & state["torchmetrics"].keys():
-            _restore_metric(metrics[name], state["torchmetrics"][name])
         for key, saved in state["logged"].items():
             results[key] = _restored_value(saved, metrics, trainer)
         # In the first batch that it sees of an epoch the connector drops what is left of the last one: say that the
@@ -122,7 +143,14 @@ def _metrics(module: L.LightningModule) -> dict[str, Metric]:
 
 def _saved_metric(metric: Metric) -> dict[str, Any]:
     counted = {"_update_count": metric._update_count, "_forward_cache": metric._forward_cache}
-    return metric._copy_state_dict() | counted
+    # Such as the smallest value of a MinMaxMetric, which is no state of it.
+    own = {name: value.detach().clone() for name, value in vars(metric).items() if isinstance(value, Tensor)}
+    return metric._copy_state_dict() | {name: own[name] for name in own.keys() - {"_computed"}} | counted
+
+
+def _size(saved: dict[str, Any]) -> int:
+    """Bytes of tensors, of which a metric of samples has a list."""
+    return sum(leaf.nbytes for leaf in torch.utils._pytree.tree_leaves(saved) if isinstance(leaf, Tensor))
 
 
 def _restore_metric(metric: Metric, saved: dict[str, Any]) -> None:

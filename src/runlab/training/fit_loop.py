@@ -12,9 +12,12 @@ from lightning.pytorch.loops.loop import _Loop
 from runlab.config.messages import UserError
 from runlab.data.fetching import name_of
 from runlab.data.kept_state import KeptState
+from runlab.data.seeding import derive_seed, seed_all
 from runlab.data.wrapper import LoaderWrapper
 from runlab.training.lean_loop import LeanEpochLoop
 from runlab.training.logged_values import LoggedValues, forget_epoch
+
+_EPOCH, _LOADERS = 1, 2  # what is seeded
 
 
 class ResumableFitLoop(_FitLoop):
@@ -57,7 +60,9 @@ class ResumableFitLoop(_FitLoop):
 
     def on_advance_start(self) -> None:
         if not (self.restarted_mid_epoch or self.restarted_on_epoch_end):
+            epochs: Any = self.epoch_progress.current
             forget_epoch(self.trainer)
+            self._seed(_EPOCH, epochs.processed)
         super().on_advance_start()
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
@@ -71,6 +76,10 @@ class ResumableFitLoop(_FitLoop):
             state["data_module"] = self._made | {"now": self._kept.changes()}
         return state
 
+    def _seed(self, what: int, epoch: int) -> None:
+        """Seed what is drawn outside of batches, alike in all processes: a resumed run comes here another way."""
+        seed_all(derive_seed(self.epoch_loop.seed, what, epoch))
+
     def _make_loaders(self) -> None:
         """Set up the data, in a resumed run as in the epoch in which the loaders were made."""
         epochs: Any = self.epoch_progress.current
@@ -80,6 +89,7 @@ class ResumableFitLoop(_FitLoop):
             epochs.completed = resumed["epoch"]
             self._kept.restore(resumed["before"])
         self._made = {"epoch": epochs.completed, "before": self._kept.changes()}
+        self._seed(_LOADERS, epochs.completed)
         try:
             super().setup_data()
         except ValueError as error:

@@ -35,6 +35,9 @@ class Monitors:
 
     def check_validation(self, trainer: Trainer) -> None:
         """After the first validation: those whose names begin with `val`."""
+        hooks = (trainer.lightning_module.validation_step, trainer.lightning_module.on_validation_epoch_end)
+        if trainer.sanity_checking and any("sanity_checking" in _words(hook) for hook in hooks):
+            return  # it may log less than a validation
         if self.validated is None:
             self.validated = _names(trainer)
             self._check(trainer, self.validated, "the validation logs", prefix="val")

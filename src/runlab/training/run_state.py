@@ -2,10 +2,11 @@
 
 import ast
 import inspect
+import sys
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import BaseFinetuning, Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from runlab.config.messages import Diverged, UserError
@@ -33,6 +34,7 @@ class RunState(Callback):
         self.configured, self.limits, self.hint = configured, limits, hint
         self.settings = {name: masked_values(arguments) for name, (_, arguments) in configured.items()}  # as saved
         self.resumed: dict[str, Any] = {}  # the checkpoint that is resumed
+        self.groups: list[int] = []  # of parameters, of each optimizer, when training began
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         # Lightning restores weights before it gives the module its precision: 64 bits would be cut to 32.
@@ -43,11 +45,18 @@ class RunState(Callback):
         weights = checkpoint["state_dict"]  # a buffer may be infinite on purpose, as a causal mask is
         if not all(weights[name].isfinite().all() for name, _ in pl_module.named_parameters() if name in weights):
             raise Diverged(f"weights are not finite at optimizer step {trainer.global_step}; {self.hint}")
+        groups = [len(optimizer.param_groups) for optimizer in trainer.optimizers]
+        added = groups != self.groups and not any(isinstance(c, BaseFinetuning) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if self.groups and added and trainer.is_global_zero:
+            text = "a hook has given the optimizer another group of parameters, so this run cannot be resumed from here"
+            print(f"{text} on; give it all at once, and freeze them by requires_grad", file=sys.stderr)
+            self.groups = []
         checkpoint["metrics"] = {name: value.item() for name, value in epoch_metrics(trainer).items()}
         epochs: Any = trainer.fit_loop.epoch_progress.current
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        # The module's own hook comes after the callbacks', and cannot be called without its batch.
+        # The module's own hook comes after the callbacks', and is not called again.
         cut = batches.completed < batches.processed and is_overridden("on_train_batch_end", pl_module)
+        cut |= trainer.validating and is_overridden("on_validation_end", pl_module)
         started = epochs.processed < epochs.ready
         inside_epoch = started and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         checkpoint["run"] = {
@@ -73,6 +82,7 @@ class RunState(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         checkpoint, self.resumed = self.resumed, {}
+        self.groups = [len(optimizer.param_groups) for optimizer in trainer.optimizers]
         if not checkpoint:
             return
         run, parameters = checkpoint["run"], pl_module.named_parameters()
