@@ -264,11 +264,11 @@ def test_a_damaged_file(
 
 
 # Cases 34 and 35
-@pytest.mark.parametrize(("limit", "file"), [(4500, "checkpoints/best.ckpt"), (6000, "")])
+@pytest.mark.parametrize(("limit", "file"), [(4500, "checkpoints/best.ckpt"), (9000, "")])
 def test_a_file_size_limit_is_a_line_and_the_run_is_resumed_equal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: int, file: str
 ) -> None:
-    """The limit meets the first checkpoint, of about 4,800 bytes, or in a later epoch TensorBoard's file."""
+    """The limit meets the first checkpoint, of about 7,100 bytes, or in a later epoch TensorBoard's file."""
     monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"")  # no .diff
     monkeypatch.setattr("runlab.runs.code.code_md5", dict[str, str])  # as long as the project has files
     run, long = tmp_path / "run", [*SHORT, "trainer.max_epochs=9", "trainer.log_every_n_steps=1"]

@@ -1,4 +1,5 @@
 import copy
+import os
 import pickle
 import random
 import threading
@@ -540,13 +541,12 @@ def test_init_function_of_workers_finds_the_users_dataset() -> None:
     assert torch.equal(torch.cat(list(loader)), torch.ones(80))
 
 
+class Pid(Noisy):
+    def __getitem__(self, index: int) -> Any:
+        return os.getpid()
+
+
 def test_workers_live_on_from_epoch_to_epoch_if_wanted() -> None:
-    class Pid(Noisy):
-        def __getitem__(self, index: int) -> Any:
-            import os
-
-            return os.getpid()
-
     persistent = wrapped(DataLoader(Pid(), 8, num_workers=1, persistent_workers=True))
     assert len({*seen(persistent), *seen(persistent)}) == 1
     CombinedLoader([persistent]).reset()  # as Lightning does at the end

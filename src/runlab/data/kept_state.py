@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from runlab.data.object_state import GENERATORS, load_state, state_of
 
+STATE = "state of a generator"  # the key of what stands for one
 PLAIN = bool | int | float | str | bytes | None
 Found = tuple[str, bool, Any]  # the path to a value, and whether it is an attribute
 
@@ -61,16 +62,21 @@ class KeptState:
     """The attributes of objects that have changed since this was made, as far as they are plain values.
 
     Plain are numbers, strings, tensors, arrays, and lists, tuples, dicts, sets and deques of these, up to `limit`
-    items, and the states of random generators.
+    items, and with `generators` the states of random generators.
     """
 
-    def __init__(self, *owners: Any, limit: int, skip: tuple[Any, ...] = ()) -> None:
-        self.owners, self.limit, self.skip = owners, limit, (*skip, nn.Module)
+    def __init__(self, *owners: Any, limit: int, skip: tuple[Any, ...] = (), generators: bool = False) -> None:
+        self.owners, self.limit, self.skip, self.generators = owners, limit, (*skip, nn.Module), generators
         self.start = self._now()
 
     def _now(self) -> dict[str, Any]:
         found = search(*self.owners, skip=self.skip)
-        return {path: _copy(value, self.limit) for path, is_attribute, value in found if is_attribute}
+        return {path: self._copy(value) for path, is_attribute, value in found if is_attribute}
+
+    def _copy(self, value: Any) -> Any:
+        if self.generators and isinstance(value, GENERATORS):
+            return {STATE: state_of(value)}
+        return _copy(value, self.limit)
 
     def changes(self) -> dict[str, Any]:
         """The values, by path, of what is other than it was at the start; a checkpoint may hold them."""
@@ -108,8 +114,6 @@ def _are_scalars(items: Any) -> bool:
 
 def _copy(value: Any, limit: int, inner: bool = False) -> Any:
     """A copy that a checkpoint may hold, or `Opaque`; for an array a tensor, for a set or a deque a list."""
-    if isinstance(value, GENERATORS) and not inner:
-        return state_of(value)
     if isinstance(value, np.float64 | np.integer | np.bool_) and not inner:  # another float has another precision
         value = value.item()
     if _are_scalars([value]):
@@ -136,8 +140,9 @@ def _copy(value: Any, limit: int, inner: bool = False) -> Any:
 def put_back(old: Any, new: Any) -> Any:
     """What an attribute gets that holds `old`: `new` in the form of `old`, put into it where others may hold it too."""
     new = copy.deepcopy(new)
-    if isinstance(old, GENERATORS):
-        load_state(old, new)
+    if isinstance(new, dict) and STATE in new:
+        if isinstance(old, GENERATORS):  # else it is made when it is needed
+            load_state(old, new[STATE])
         return old
     if isinstance(new, Tensor) and isinstance(old, np.ndarray | Tensor):
         new = new.numpy() if isinstance(old, np.ndarray) else new

@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from runlab.config.messages import UserError, suggest
 from runlab.config.resolvers import GROUPS, as_typed, quoted
 from runlab.config.startup import fast_imports
-from runlab.runs.files import METRICS, RECORD, read_metrics
+from runlab.runs.files import RECORD, read_metrics
 from runlab.runs.record import read_record
 
 _typed_plain: set[str] = set()  # the keys that `expand_resume` has given a ++
@@ -82,5 +83,7 @@ def with_record(cfg: DictConfig, overrides: list[str]) -> DictConfig:
 
 def _tested_path(folder: Path) -> Path:
     """The checkpoint that a finished run has tested; the best one so far of another."""
-    metrics = read_metrics(folder) if (folder / METRICS).exists() else {}
-    return folder / (metrics.get("best_checkpoint") or "checkpoints/best.ckpt")
+    with suppress(UserError):  # not finished, or its metrics.json is damaged
+        if name := read_metrics(folder)["best_checkpoint"]:
+            return folder / name
+    return folder / "checkpoints/best.ckpt"

@@ -84,7 +84,7 @@ class ResumableFitLoop(_FitLoop):
         """Set up the data, in a resumed run as in the epoch in which the loaders were made."""
         epochs: Any = self.epoch_progress.current
         epoch, resumed = epochs.completed, self._resumed
-        self._kept = self._kept or KeptState(self._data_source.instance, limit=100)
+        self._kept = self._kept or KeptState(self._data_source.instance, limit=100, generators=True)
         if resumed:
             epochs.completed = resumed["epoch"]
             self._kept.restore(resumed["before"])
