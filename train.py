@@ -39,6 +39,7 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     with fast_imports():
         import lightning
 
+        from runlab.data import seeding
         from runlab.runs import checkpoints
         from runlab.tracking import log, loggers
         from runlab.training import build, checkpointing, logged_values, progress
@@ -56,11 +57,12 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 
         ckpt_path, end = cfg.ckpt_path, {"epoch": checkpoint["epoch"] + 1, "global_step": checkpoint["global_step"]}
         if cfg.fit:
+            seeding.seed_all(cfg.seed)  # and before the test: what the data draw when they are set up is the same
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
             ckpt_path = checkpointing.best_path(trainer, cfg.monitor)
             checkpoint = checkpoints.restore(task, ckpt_path, scores=logged_values.epoch_metrics(trainer))
             end = {"epoch": trainer.fit_loop.epoch_progress.current.ready, "global_step": trainer.global_step}
-        tested = checkpointing.test(trainer, task, data, ckpt_path)
+        tested = checkpointing.test(trainer, task, data, checkpoint, cfg.seed)
         end |= {"seconds": round(time.perf_counter() - start, 3), "best_checkpoint": ckpt_path}
         return record.write_metrics(run_dir, checkpoint["metrics"], tested, end)
 
