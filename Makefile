@@ -61,10 +61,10 @@ bench: $(READY)  ## measure speed and memory side by side with less (half an hou
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
 
 bench-sweep: $(READY)  ## measure sweeps: eight jobs in three ways, 10,000 runs in a table (ten minutes)
-	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py h i
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py g h
 
 dashboard-picture: $(READY)  ## train, and take README's pictures of the dashboard anew (needs Chromium)
-	@PYTHONPATH=. $(BIN)/python benchmarks/dashboard_picture.py
+	@PYTHONPATH=tests $(BIN)/python docs/pictures.py
 
 reproduce: $(READY)  ## train a run again from its record and compare: make reproduce RUN=runs/...
 	@PYTHONPATH=. $(BIN)/python benchmarks/reproduce.py $(RUN)
@@ -83,7 +83,7 @@ rename:  ## make the template yours: make rename NAME=my_project
 	mv src/$(PACKAGE) src/$(NAME)
 	perl -pi -e 's/^\{\}$$//' conf/renamed.yaml && echo "$(PACKAGE): $(NAME)" >> conf/renamed.yaml
 	grep -rlIw $(PACKAGE) . --exclude-dir=.git --exclude-dir=.venv --exclude-dir=runs | xargs perl -pi -e \
-		's{\b$(PACKAGE)(?=[./][a-z_])|(?<=src/)$(PACKAGE)\b|(?<=from )$(PACKAGE)\b|(?<=^name = ")$(PACKAGE)\b|(?<=^# )$(PACKAGE)\b|(?<=^title: )$(PACKAGE)\b|(?<=^PACKAGE := )$(PACKAGE)\b}{$(NAME)}g'
+		's{(?<!/)\b$(PACKAGE)(?=[./][a-z_])|(?<=src/)$(PACKAGE)\b|(?<=from )$(PACKAGE)\b|(?<=^name = ")$(PACKAGE)\b|(?<=^# )$(PACKAGE)\b|(?<=^title: )$(PACKAGE)\b|(?<=^PACKAGE := )$(PACKAGE)\b}{$(NAME)}g'
 	rm -rf src/*.egg-info .venv/ready
 
 update:  ## merge what the template has changed since: make update FROM=<a clone of it, or its address>

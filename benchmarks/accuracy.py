@@ -12,11 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from markers import replace_between
+from measure import ROOT, replace_between
 
 from train import train
 
-ROOT = Path(__file__).parents[1]
 SETTINGS = {  # what is typed after `python train.py` -> what it is
     "": "linear, 5 epochs of batch 256",
     "experiment=notebook": "linear, the notebook's setting",

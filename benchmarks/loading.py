@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from measure import Row, compared, parts, pil_mnist
+from measure import Row, alternated, compared, parts
+from mnist import pil_mnist
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -33,27 +34,31 @@ def indexed(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor,
         yield images[order[i : i + size]], labels[order[i : i + size]]
 
 
-def pil_loader(size: int) -> DataLoader[Any]:
-    return DataLoader(Subset(pil_mnist(), range(SLOW_IMAGES)), batch_size=size, shuffle=True, num_workers=2)
+def measured(size: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        _, _, data = parts(folder, f"data.batch_size={size}")
+    data.prepare_data()
+    data.setup("fit")
+    loader, tensors = data.train_dataloader(), (data.train_set.inputs, data.train_set.targets)
+
+    def transformed() -> Iterator[tuple[Tensor, Tensor]]:
+        return ((data.eval_transform(x), y) for x, y in loader)
+
+    def pil() -> DataLoader[Any]:
+        return DataLoader(Subset(pil_mnist(), range(SLOW_IMAGES)), batch_size=size, shuffle=True, num_workers=2)
+
+    def by_hand() -> float:
+        return rate(indexed(*tensors, size))
+
+    rate(loader), by_hand()  # warm
+    what, unit = f"batch {size}", "images/s"
+    bare = alternated(N, lambda: rate(loader), by_hand)
+    whole = alternated(N, lambda: rate(transformed()), lambda: rate(pil(), skip=READY))
+    return [
+        compared(f"loader, {what}: against indexing the tensors by hand", bare, unit, 0.5, more=True),
+        compared(f"loader and transform, {what}: times faster than PIL and two workers", whole, unit, 50, more=True),
+    ]
 
 
 def rows(device: str) -> list[Row]:  # noqa: ARG001
-    result = []
-    for size in (16, 256):
-        with tempfile.TemporaryDirectory() as folder:
-            _, _, data = parts(folder, f"data.batch_size={size}")
-        data.prepare_data()
-        data.setup("fit")
-        loader, (images, labels) = data.train_dataloader(), (data.train_set.inputs, data.train_set.targets)
-        rate(loader), rate(indexed(images, labels, size))  # warm
-        pairs = [(rate(loader), rate(indexed(images, labels, size))) for _ in range(N)]
-        ours, other = map(list, zip(*pairs, strict=True))
-        what = f"loader, batch {size}: against indexing the tensors by hand"
-        result.append(compared(what, ours, other, "images/s", 0.5, more=True))
-        pairs = [
-            (rate((data.eval_transform(x), y) for x, y in loader), rate(pil_loader(size), skip=READY)) for _ in range(N)
-        ]
-        ours, other = map(list, zip(*pairs, strict=True))
-        what = f"loader and transform, batch {size}: times faster than PIL and two workers"
-        result.append(compared(what, ours, other, "images/s", 50.0, more=True))
-    return result
+    return [row for size in (16, 256) for row in measured(size)]

@@ -1,17 +1,18 @@
-"""Section b: time of an optimizer step in training, at several batch sizes."""
+"""Section b: time of an optimizer step in training."""
 
 import io
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from lightning import LightningModule, Trainer
-from measure import Row, compared, parts, pil_mnist, repeated, repeating
+from measure import Row, alternated, compared, parts
+from mnist import pil_mnist, repeated, repeating
 from plain import batches
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,10 +20,13 @@ from torch.utils.data import DataLoader
 
 N = 7
 WARM = 50  # steps before the clock starts
-STEPS = {16: 2000, 64: 1500, 256: 1000, 1024: 400}  # batch size -> measured steps, half a second or more
 SLOW_WARM = 8  # the notebook's two workers have four batches ready when they are asked for the first
-SLOW_STEPS = {16: 300, 64: 120, 256: 40, 1024: 12}  # the same for the notebook's pipeline, 10 to 100 times slower
+# Batch size -> measured steps, half a second or more; the notebook's pipeline is 10 to 100 times slower.
+STEPS, SLOW_STEPS = {16: 2000, 256: 1000, 4096: 150}, {16: 300, 256: 40}
+TARGETS = {16: 1.5, 256: 1.3}  # against a plain loop
 LR = 0.001  # small enough for every batch size; the time does not depend on it
+# Without the callbacks that ask for the example's module, and for one that has no validation.
+USERS = [*(f"~callbacks.{name}" for name in ("confusion_matrix", "weights", "mistakes", "pr_curves")), "monitor=null"]
 
 
 class Clock:
@@ -46,42 +50,52 @@ class Clock:
         return 1e6 * (last - first) / (self.last - self.first)
 
 
-def images_for(size: int) -> int:
-    """As many whole MNISTs as an epoch of all steps needs: an epoch's end is not inside the window."""
-    wanted = (STEPS[size] + WARM + 1) * size + 5000
-    return -(-wanted // 60_000) * 60_000
-
-
-def ours(size: int, clock: Clock) -> None:
-    """The default config with all its callbacks and its logger; validation comes after the last step."""
-    steps = [f"data.batch_size={size}", "trainer.max_epochs=1", f"trainer.limit_train_batches={clock.last + 1}"]
-    steps += [f"optimizer.lr={LR}", f"trainer.accelerator={clock.device}", *repeating(images_for(size))]
-    # A terminal would get a bar and a file a line: the same everywhere.
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        trainer, model, data = parts(folder, *steps)
-        step = model.training_step
-
-        def timed(batch: Any, batch_idx: int) -> Tensor:
-            clock.tick()
-            return step(batch, batch_idx)
-
-        with patch.object(model, "training_step", timed):
-            trainer.fit(model, data)
-
-
 class Minimal(LightningModule):
-    """As little as the Trainer takes."""
+    """As little as the Trainer takes; with `name`, the loss is logged as such."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, name: str = "") -> None:
         super().__init__()
-        self.net, self.clock = nn.Linear(28 * 28, 10), clock
+        self.net, self.name = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)), name
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
-        self.clock.tick()
-        return F.cross_entropy(self.net(batch[0]), batch[1])
+        loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        if self.name:
+            self.log(self.name, loss)
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=LR, momentum=0.9, fused=True)
+
+
+def fit(trainer: Trainer, model: Any, data: Any, clock: Clock) -> None:
+    step = model.training_step
+
+    def timed(batch: Any, batch_idx: int) -> Tensor:
+        clock.tick()
+        return step(batch, batch_idx)
+
+    with patch.object(model, "training_step", timed):
+        trainer.fit(model, data)
+
+
+def ours(size: int, clock: Clock, model: LightningModule | None = None, more: Iterable[str] = ()) -> None:
+    """The default config with its logger and callbacks; validation comes after the last step."""
+    steps = [f"data.batch_size={size}", "trainer.max_epochs=1", f"trainer.limit_train_batches={clock.last + 1}"]
+    steps += [f"optimizer.lr={LR}", f"trainer.accelerator={clock.device}", *repeating(images_for(size)), *more]
+    # A terminal would get a bar and a file a line: the same everywhere.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        trainer, classifier, data = parts(folder, *steps)
+        fit(trainer, model or classifier, data, clock)
+
+
+def user(size: int, clock: Clock) -> None:
+    """A user's module, which has nothing of the example's, with all that the engine does for it."""
+    ours(size, clock, Minimal("train/loss"), USERS)
+
+
+def images_for(size: int) -> int:
+    """As many whole MNISTs as an epoch of all steps needs: an epoch's end is not inside the window."""
+    return -(-((STEPS[size] + WARM + 1) * size + 5000) // 60_000) * 60_000
 
 
 class Batches:
@@ -97,7 +111,7 @@ class Batches:
 def barebones(size: int, clock: Clock) -> None:
     """Lightning's own floor: barebones mode, batches from memory, no scheduler."""
     trainer = Trainer(barebones=True, accelerator=clock.device, devices=1, max_steps=clock.last + 1)
-    trainer.fit(Minimal(clock), Batches(size, clock.device))
+    fit(trainer, Minimal(), Batches(size, clock.device), clock)
 
 
 def loop(source: Iterable[tuple[Tensor, Tensor]], clock: Clock, fused: bool) -> None:
@@ -123,30 +137,30 @@ def notebook(size: int, clock: Clock) -> None:
     loop(DataLoader(pil_mnist(), batch_size=size, shuffle=True, num_workers=2), clock, fused=False)
 
 
-def measured(size: int, device: str) -> dict[str, list[float]]:
-    """Microseconds of a step, N of each kind, in alternation."""
-    times: dict[str, list[float]] = {}
-    for _ in range(N):
-        for kind in (ours, barebones, plain, notebook):
-            slow = kind is notebook
-            clock = Clock(SLOW_WARM if slow else WARM, (SLOW_STEPS if slow else STEPS)[size], device)
-            torch.use_deterministic_algorithms(False)  # ours turns it on; the others do not pay for that
-            kind(size, clock)
-            times.setdefault(kind.__name__, []).append(clock.microseconds)
-    return times
+def microseconds(kind: Callable[[int, Clock], None], size: int, device: str) -> float:
+    slow = kind is notebook
+    clock = Clock(SLOW_WARM if slow else WARM, (SLOW_STEPS if slow else STEPS)[size], device)
+    torch.use_deterministic_algorithms(False)  # ours turns it on; the others do not pay for that
+    kind(size, clock)
+    return clock.microseconds
+
+
+def measured(size: int, device: str) -> list[Row]:
+    def step(kind: Callable[[int, Clock], None]) -> Callable[[], float]:
+        return lambda: microseconds(kind, size, device)
+
+    kinds = [ours, user, plain, barebones, *([notebook] if size in SLOW_STEPS else [])]
+    mine, users, loops, bare, *slow = alternated(N, *map(step, kinds))
+    what = f"optimizer step, batch {size}"
+    return [
+        compared(f"{what}: against a plain loop", [mine, loops], "µs", TARGETS.get(size)),
+        compared(f"{what}: a user's own module against a plain loop", [users, loops], "µs", TARGETS.get(size)),
+        compared(f"{what}: against Lightning barebones", [mine, bare], "µs"),
+        *(compared(f"{what}: times faster than PIL and two workers", [mine, times], "µs", more=True) for times in slow),
+    ]
 
 
 def rows(device: str) -> list[Row]:
-    result = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for size in STEPS:
-            times = measured(size, device)
-            for other, name, target, more in (
-                ("barebones", "against Lightning barebones", 1.15, False),
-                ("plain", "against a plain loop", 1.6 if size == 256 else None, False),
-                ("notebook", "times faster than PIL, two workers and a plain loop", None, True),
-            ):
-                what = f"optimizer step, batch {size}: {name}"
-                result.append(compared(what, times["ours"], times[other], "µs", target, more))
-    return result
+        return [row for size in STEPS for row in measured(size, device)]
