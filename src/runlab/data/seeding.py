@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from runlab.data.kept_state import search
+from runlab.data.object_state import GENERATORS
 
 
 def derive_seed(*numbers: int) -> int:
@@ -48,6 +49,5 @@ def seed_all(seed: int, generators: Sequence[Any] = ()) -> None:
 
 def generators_of(*owners: Any) -> list[Any]:
     """Find the random generators that objects hold, and what these hold: datasets, samplers, transforms, helpers."""
-    kinds = torch.Generator | random.Random | np.random.RandomState | np.random.Generator
-    found = {id(value): value for _, _, value in search(*owners) if isinstance(value, kinds)}
+    found = {id(value): value for _, _, value in search(*owners) if isinstance(value, GENERATORS)}
     return list(found.values())

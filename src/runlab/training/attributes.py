@@ -32,16 +32,22 @@ class Attributes:
     held that same object when training began: the content is put back into it.
     """
 
-    def __init__(
-        self, module: L.LightningModule, trainer: L.Trainer | None = None, before: dict[str, Any] | None = None
-    ) -> None:
-        """Note what they are when training begins, before `restore`; without a trainer those of a module alone.
+    def __init__(self, module: L.LightningModule, trainer: L.Trainer | None = None) -> None:
+        """Without a trainer those of a module alone."""
+        self.module, self.trainer, self.lightnings = module, trainer, vars(L.LightningModule()).keys() - {"training"}
+        self.first: dict[str, tuple[Any, Any]] = {}
+
+    def note(self, before: dict[str, Any]) -> None:
+        """Note what they are when training begins, before `restore`: what `changed` compares with.
 
         `before` are numbers and texts that count in place of those: the sanity check may have changed them.
         """
-        self.module, self.trainer, self.lightnings = module, trainer, vars(L.LightningModule()).keys() - {"training"}
         self.first = {key: (value, _mark(value)) for key, value, _ in self._now()}
-        self.first |= {key: (value, value) for key, value in (before or {}).items()}
+        self.first |= {key: (value, value) for key, value in before.items()}
+
+    def plain_values(self) -> dict[str, Any]:
+        """Those that are numbers or texts."""
+        return {key: value for key, value, _ in self._now() if type(value) in VALUES}
 
     def changed(self) -> tuple[dict[str, Any], list[str]]:
         """Those that are others than at first, for `restore`, and the names of others that cannot be saved."""
@@ -142,11 +148,6 @@ class Attributes:
                     yield f"{path}.{name}", value, False
         for path, value in self._stateful():
             yield path, state_of(value), True
-
-
-def plain_values(module: L.LightningModule, trainer: L.Trainer) -> dict[str, Any]:
-    """The attributes that are numbers or texts."""
-    return {key: value for key, value, _ in Attributes(module, trainer)._now() if type(value) in VALUES}
 
 
 def restore_task(module: L.LightningModule, saved: dict[str, Any]) -> None:

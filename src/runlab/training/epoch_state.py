@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from runlab.config.messages import UserError
-from runlab.training.attributes import LIMIT, Attributes, is_users, plain_values, restore_task
+from runlab.training.attributes import LIMIT, Attributes, is_users, restore_task
 from runlab.training.logged_values import LoggedValues, names_in_epoch
 
 REDUCTIONS = (torch.mean, torch.sum, torch.min, torch.max, sum, min, max)  # all that `self.log` takes
@@ -67,11 +67,12 @@ class EpochState(L.Callback):
         kept = _metrics(pl_module)
         if "logged" not in state:  # Lightning begins those anew that it has got from `self.log`
             loops = (trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop)
-            logged = [value for loop in loops for value in loop._results.values() if not value.is_tensor]
-            kept = {name: kept[name] for name in kept.keys() - {value.meta.metric_attribute for value in logged}}
-        state["torchmetrics"] = {name: _saved_metric(metric) for name, metric in kept.items()}
-        large = [name for name, metric in state["torchmetrics"].items() if _size(metric) > LIMIT]
-        state["torchmetrics"] = {name: state["torchmetrics"][name] for name in kept.keys() - large}
+            values = [value for loop in loops for value in loop._results.values() if not value.is_tensor]
+            logged = {value.meta.metric_attribute for value in values}
+            kept = {name: metric for name, metric in kept.items() if name not in logged}
+        saved = {name: _saved_metric(metric) for name, metric in kept.items()}
+        large = [name for name, metric in saved.items() if _size(metric) > LIMIT]
+        state["torchmetrics"] = {name: metric for name, metric in saved.items() if name not in large}
         state["metrics"] = {name: dict(getattr(trainer, name)) for name in METRICS}
         state["in_epoch"] = names_in_epoch(trainer)
         if self._attributes:
@@ -91,7 +92,7 @@ class EpochState(L.Callback):
         self._loaded = every[trainer.global_rank]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._plain = plain_values(pl_module, trainer)
+        self._plain = Attributes(pl_module, trainer).plain_values()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put back what the tested checkpoint has of the module's attributes: they belong to its weights."""
@@ -108,7 +109,8 @@ class EpochState(L.Callback):
     def _after_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put back the rest, which a hook of the training's start may have begun anew."""
         state, self._loaded = self._loaded, {}
-        self._attributes = Attributes(pl_module, trainer, self._plain)
+        self._attributes = Attributes(pl_module, trainer)
+        self._attributes.note(self._plain)
         missing = self._attributes.restore(state.get("attributes", {})) + state.get("left_out", [])
         if trainer.is_global_zero and missing:
             reason = "too large, or of a kind that a checkpoint cannot hold (NumPy values, objects)"

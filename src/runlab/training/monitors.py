@@ -35,8 +35,7 @@ class Monitors:
 
     def check_validation(self, trainer: Trainer) -> None:
         """After the first validation: those whose names begin with `val`."""
-        hooks = (trainer.lightning_module.validation_step, trainer.lightning_module.on_validation_epoch_end)
-        if trainer.sanity_checking and any("sanity_checking" in _words(hook) for hook in hooks):
+        if trainer.sanity_checking and _asks_for_the_sanity_check(trainer.lightning_module):
             return  # it may log less than a validation
         if self.validated is None:
             self.validated = _names(trainer)
@@ -84,14 +83,17 @@ def _names(trainer: Trainer) -> dict[str, None]:
 
 def _may_log_later(trainer: Trainer, task: LightningModule) -> bool:
     """Whether the end of an epoch, or a validation other than the sanity check, may log under another name."""
-    validation = (task.validation_step, task.on_validation_epoch_end)
     callbacks = [c.on_train_epoch_end for c in trainer.callbacks if not isinstance(c, LambdaCallback)]  # type: ignore[attr-defined]
     return (
         is_overridden("on_train_epoch_end", task)
-        or any("sanity_checking" in _words(hook) for hook in validation)
+        or _asks_for_the_sanity_check(task)
         or any({"log", "log_dict"} & set(_words(hook)) for hook in callbacks)
         or any(isinstance(callback, LambdaCallback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     )
+
+
+def _asks_for_the_sanity_check(task: LightningModule) -> bool:
+    return any("sanity_checking" in _words(hook) for hook in (task.validation_step, task.on_validation_epoch_end))
 
 
 def _words(function: Any) -> tuple[str, ...]:
