@@ -63,7 +63,8 @@ def build(loop: str, callbacks: list[L.Callback], **options: Any) -> L.Trainer:
 def outcome(trainer: L.Trainer) -> dict[str, Any]:
     """What must not depend on the loop: weights, optimizer states, loop counters, rows."""
     module, loop = trainer.lightning_module, trainer.fit_loop
-    state = loop.state_dict()
+    state, connector = loop.state_dict(), trainer._logger_connector
+    newest: Any = connector._callback_metrics, connector._logged_metrics, connector._progress_bar_metrics
     kept = state["state_dict"].pop("data_module", None)  # the engine's own entry, which Lightning's loop has not
     return {
         "weights": {name: value.tolist() for name, value in module.state_dict().items()},
@@ -72,6 +73,7 @@ def outcome(trainer: L.Trainer) -> dict[str, Any]:
         "kept": str(kept),
         "stepped": (trainer.global_step, loop.epoch_loop._batches_that_stepped),
         "rows": rows(trainer),
+        "metrics": [{name: float(value) for name, value in metrics.items()} for metrics in newest],
         "name": module._current_fx_name,
     }
 

@@ -118,12 +118,19 @@ class FailsInHook(Fails):
     where = "on_after_backward"
 
 
+class Asks(L.Callback):
+    """Sees the metrics of the batch that failed; they are the same."""
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        assert {*trainer.callback_metrics} == {*trainer.logged_metrics} == {*trainer.progress_bar_metrics} == {"loss"}
+
+
 @pytest.mark.parametrize("module", [Fails, FailsInHook])
 def test_an_error_of_the_user_leaves_the_same_state(module: type[Fails]) -> None:
     results = []
     for loop in ("seeded", "lean"):
         torch.manual_seed(1)
-        trainer = build(loop, [])
+        trainer = build(loop, [Asks()])
         with pytest.raises(ZeroDivisionError):
             trainer.fit(module(), Batches(5))
         results.append(outcome(trainer))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from loop_cases import Net, TwoOptimizers, adam, lbfgs, sgd
 from loop_compare import compare
@@ -103,6 +104,28 @@ class OwnHooks(Net):
         return batch[0] * torch.rand(()), batch[1]
 
 
+class Logs(Net):
+    """Logs the same value again and again, in each way there is, and some of it twice a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = torchmetrics.MeanMetric()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("both", loss, on_step=True, on_epoch=True, batch_size=1 + batch_idx)
+        self.log("double", loss.double(), on_epoch=True, prog_bar=True)
+        self.log("number", batch_idx)
+        self.log("largest", loss, reduce_fx=max, on_epoch=True, logger=False)
+        self.log("sum", loss.item(), reduce_fx="sum", on_step=False, on_epoch=True)
+        self.log("graph", loss, enable_graph=True)
+        self.log_dict({"one": loss, "other": 2 * loss}, on_step=False, on_epoch=True)
+        self.log("metric", self.metric)
+        self.metric(loss)
+        self.log("number", batch_idx + 0.5)
+        return loss
+
+
 class Plateau(Net):
     interval = "step"
 
@@ -122,10 +145,21 @@ class NoneBatch(Net):
         return None if self.trainer.fit_loop.batch_idx == 1 and self.training else batch
 
 
-@pytest.mark.filterwarnings("ignore:.training_step. returned .None.", "ignore:train_dataloader yielded None")
+@pytest.mark.filterwarnings(
+    "ignore:.training_step. returned .None.", "ignore:train_dataloader yielded None", "ignore:.*needs to be floating"
+)
 @pytest.mark.parametrize(
     ("module", "lean"),
-    [(Extras, 10), (Skips, 10), (NoIndex, 10), (EndsEpoch, 6), (OwnHooks, 10), (Plateau, 0), (PlateauByEpoch, 10)],
+    [
+        (Extras, 10),
+        (Skips, 10),
+        (NoIndex, 10),
+        (EndsEpoch, 6),
+        (OwnHooks, 10),
+        (Logs, 10),
+        (Plateau, 0),
+        (PlateauByEpoch, 10),
+    ],
 )
 def test_modules(module: type[Net], lean: int) -> None:
     compare(module, lean)

@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning as L
 import pytest
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from loop_cases import Batches, Net, TwoOptimizers
 from loop_compare import build, rows
 
@@ -60,3 +61,17 @@ def test_each_batch_of_a_fast_development_run() -> None:
     trainer = build("lean", [tells := Tells()], fast_dev_run=2, max_epochs=1)
     trainer.fit(Net(), Batches(7), Batches(2))
     assert tells.batches == [0, 1]
+
+
+class LogsOtherwise(Net):
+    """Logs its loss from the fourth batch on with another option."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.loss(batch)
+        self.log("loss", loss, on_epoch=batch_idx > 2)
+        return loss
+
+
+def test_other_options_for_the_same_name_are_refused() -> None:
+    with pytest.raises(MisconfigurationException, match="twice in `training_step` with different arguments"):
+        build("lean", []).fit(LogsOtherwise(), Batches(7), Batches(2))

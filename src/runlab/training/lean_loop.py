@@ -54,6 +54,12 @@ class LeanEpochLoop(_TrainingEpochLoop):
         lean = self.fast and is_common_case(self.trainer, self, data_fetcher)
         self._step = LeanStep(self.trainer, self) if lean else None
 
+    def run(self, data_fetcher: _DataFetcher) -> None:
+        try:
+            super().run(data_fetcher)
+        finally:
+            self._hand_over()
+
     def advance(self, data_fetcher: _DataFetcher) -> None:
         if self._resumed_between_batches:  # nothing of the last batch is left to do
             self.restarting = self._resumed_between_batches = False
@@ -90,7 +96,10 @@ class LeanEpochLoop(_TrainingEpochLoop):
         batch_idx = progress.current.ready
         progress.increment_ready()
         connector, results = self.trainer._logger_connector, self._results
-        connector.on_batch_start(batch)
+        if step.may_skip_epoch:  # what its hook logs in a batch that it skips stays out of the metrics
+            self._hand_over()
+        connector._first_loop_iter = connector._first_loop_iter is None
+        results.batch, results.batch_size, results.dataloader_idx = batch, None, None
         outputs, skip_epoch = None, False
         if batch is None:
             self._warning_cache.warn("train_dataloader yielded None. If this was on purpose, ignore this warning...")
@@ -105,20 +114,28 @@ class LeanEpochLoop(_TrainingEpochLoop):
         if skip_epoch:
             raise StopIteration
         step.call("on_train_batch_end", outputs, batch, batch_idx)
-        if results.changed:
-            connector.on_batch_end()
-            results.changed = False
-        else:  # the connector holds these values already
-            results.batch = results.batch_size = None
+        results.batch = results.batch_size = None
         progress.increment_completed()
-        if results:
+        if results and (connector.should_update_logs or self.trainer.fast_dev_run):
+            self._hand_over()
             connector.update_train_step_metrics()
+
+    def _hand_over(self) -> None:
+        """Give the newest values to the connector, which Lightning does after each batch.
+
+        In between, whoever asks the Trainer for its metrics gets them all the same: the connector then computes them.
+        """
+        connector = self.trainer._logger_connector
+        if self._step is not None and self._results.changed and connector._first_loop_iter is not None:
+            connector.on_batch_end()
+            self._results.changed = False
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         is_last = self._num_ready_batches_reached()
         if self._step is not None and not (self._restarting or is_last or self._is_something_due()):
             self._batches_that_stepped += 1
         else:
+            self._hand_over()
             super().on_advance_end(data_fetcher)
             # A validation may have put values of the same names into the connector: hand it the training's again.
             self._results.changed = True

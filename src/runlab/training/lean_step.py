@@ -92,6 +92,7 @@ class LeanStep:
             own = getattr(module, hook) if _is_defined(module, hook, L.LightningModule) else None
             if callbacks or own:
                 self._hooks[hook] = callbacks, own
+        self.may_skip_epoch = _is_defined(module, "on_train_batch_start", L.LightningModule)
         # Lightning's rule for which of module and data module has the say, with its warning where both define a hook.
         owner = trainer._data_connector._datahook_selector.get_instance  # type: ignore[union-attr]  # set by fit
         defined = {

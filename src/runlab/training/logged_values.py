@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from torch import Tensor
 
 from runlab.config.messages import UserError
 from runlab.runs.files import METRICS, NOT_METRICS
@@ -66,23 +67,36 @@ class LoggedValues(_ResultCollection):
     def __init__(self, training: bool) -> None:
         super().__init__(training)
         self.in_epoch: set[str] = set()
+        self._checked: dict[str, tuple[Any, dict[str, Any]]] = {}  # the newest options of each value, found right
 
     def metrics(self, on_step: bool) -> Any:
         metrics = super().metrics(on_step)
         self.in_epoch.update(metrics["callback"])
         return metrics
 
+    @torch.compiler.disable
     def log(self, fx: str, name: str, value: Any, **options: Any) -> None:
         if name in NOT_METRICS and not fx.startswith(("test", "on_test")):  # write_metrics keeps both of the test's
             raise UserError(f"self.log({name!r}): {METRICS} has a {name} of its own; log it by another name")
         in_epoch = options.get("on_epoch", True) and not options.get("rank_zero_only")
         if in_epoch and torch.distributed.is_initialized():
             options["sync_dist"] = True
-        super().log(fx, name, value, **options)
+        batch_size = options.pop("batch_size", None)
+        key, is_plain = f"{fx}.{name}", isinstance(value, Tensor) and self.dataloader_idx is None
+        metric, checked = self._checked.get(key, (None, {}))
+        # Lightning's checks and copies of the options take longer than the step of a small network: once is enough.
+        if is_plain and metric is self.get(key, self) and checked == options and metric.value.device == value.device:
+            size = self._extract_batch_size(metric, batch_size, metric.meta)
+            self.update_metrics(key, value.detach(), size)
+            return
+        super().log(fx, name, value, batch_size=batch_size, **options)
+        if is_plain and self[key].is_tensor and not options.get("enable_graph"):
+            self._checked[key] = self[key], options
 
     def update_metrics(self, key: str, value: Any, batch_size: int) -> None:
         self.changed = True
-        super().update_metrics(key, value, batch_size)
         metric = self[key]
+        metric.forward(value, batch_size)
+        metric.has_reset = False
         if torch.distributed.is_initialized() and metric.is_tensor and metric.meta.is_mean_reduction:
             metric.cumulated_batch_size = metric.cumulated_batch_size.double()
