@@ -67,10 +67,10 @@ dashboard-picture: $(READY)  ## train, and take README's pictures of the dashboa
 	@PYTHONPATH=tests $(BIN)/python docs/pictures.py
 
 reproduce: $(READY)  ## train a run again from its record and compare: make reproduce RUN=runs/...
-	@PYTHONPATH=. $(BIN)/python benchmarks/reproduce.py $(RUN)
+	@PYTHONPATH=. $(BIN)/python tests/reproduce.py $(RUN)
 
 soak: $(READY)  ## kill runs of six tasks 100 times and compare (ten minutes; ARGS=30 for 30 kills)
-	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py $(ARGS)
+	@PYTHONPATH=. $(BIN)/python tests/soak.py $(ARGS)
 
 schemas: $(READY)  ## write schemas/*.json anew, by which editors check and complete conf/
 	@$(BIN)/python schemas/make.py

@@ -8,6 +8,7 @@ import runpy
 import sys
 import tempfile
 from functools import partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,25 @@ COMMANDS = {"`--help`": (["--help"], 3.0), "`--cfg job`": (["--cfg", "job"], 2.5
 COMMANDS |= {"a misspelt key": (["optimzer.lr=1"], 2.5)}
 
 
+class AfterImport(MetaPathFinder):
+    """Has `torch.optim.SGD.step` leave the process once it is done; the script itself imports torch, as it does it."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:  # noqa: ARG002
+        if name == "torchvision":
+            import torch
+
+            sys.meta_path.remove(self)
+            step = torch.optim.SGD.step
+
+            def stepped(optimizer: Any, *args: Any, **kwargs: Any) -> None:
+                step(optimizer, *args, **kwargs)
+                os._exit(0)  # at once: what Python does at its end is no part of the start
+
+            torch.optim.SGD.step = stepped
+
+
 def until_first_step(script: str) -> None:
-    import torch
-
-    step = torch.optim.SGD.step
-
-    def stepped(self: torch.optim.SGD, *args: Any, **kwargs: Any) -> None:
-        step(self, *args, **kwargs)
-        os._exit(0)  # at once: what Python does at its end is no part of the start
-
-    torch.optim.SGD.step = stepped  # type: ignore[method-assign]
+    sys.meta_path.insert(0, AfterImport())
     sys.argv, sys.path[0] = sys.argv[1:], str(Path(script).resolve().parent)
     runpy.run_path(script, run_name="__main__")
     raise RuntimeError(f"{script}: took no optimizer step")
