@@ -52,6 +52,9 @@ def fast_exit() -> Iterator[None]:
             os._exit(status[0])
 
     atexit.register(leave)  # handlers are called in reverse order: this one is the last
+    if util := sys.modules.get("multiprocessing.util"):  # imported before: its handler would come too late
+        atexit.unregister(util._exit_function)
+        atexit.register(util._exit_function)
     try:
         yield
         status.append(0)
