@@ -107,7 +107,7 @@ class TrainBatch(Callback):
         self.count, self.drawn = count, False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        if draws(trainer) and not self.drawn:
+        if not self.drawn and draws(trainer):
             self.drawn = True
             images, labels = (part[: self.count] for part in inputs_and_targets(batch))
             check_classes(labels, len(names := class_names(trainer)), "labels")

@@ -13,7 +13,10 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from runlab.data.seeding import seed_all
 from runlab.training.lean_step import LeanStep, is_common_case
-from runlab.training.logged_values import LoggedValues
+from runlab.training.logged_values import LoggedValues, logs_this_batch
+
+
+def _nothing() -> None: ...
 
 
 class LeanEpochLoop(_TrainingEpochLoop):
@@ -53,6 +56,11 @@ class LeanEpochLoop(_TrainingEpochLoop):
         # Asked at each epoch: GradientAccumulationScheduler and StochasticWeightAveraging change it on the way.
         lean = self.fast and is_common_case(self.trainer, self, data_fetcher)
         self._step = LeanStep(self.trainer, self) if lean else None
+        self._rank, self._seeds_when_fetched = self.trainer.global_rank, True
+        if isinstance(data_fetcher, _DataLoaderIterDataFetcher):  # the training step itself fetches
+            self._seeds_when_fetched = False
+        elif lean:  # there is no profiler to be told
+            data_fetcher._start_profiler, data_fetcher._stop_profiler = _nothing, self._seed_batch
 
     def run(self, data_fetcher: _DataFetcher) -> None:
         try:
@@ -69,7 +77,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             self.trainer._logger_connector.on_batch_end()
             self.trainer._logger_connector.update_train_step_metrics()
             return
-        if isinstance(data_fetcher, _DataLoaderIterDataFetcher):  # the training step itself fetches
+        if not self._seeds_when_fetched:
             self._seed_batch()
         if self._step is not None and not self._restarting:
             self.ran_lean += 1
@@ -79,12 +87,12 @@ class LeanEpochLoop(_TrainingEpochLoop):
 
     def _on_after_fetch(self) -> None:
         super()._on_after_fetch()
-        if not isinstance(self.trainer.fit_loop._data_fetcher, _DataLoaderIterDataFetcher):
+        if self._seeds_when_fetched:
             self._seed_batch()
 
     def _seed_batch(self) -> None:
         """Seed what the batch just fetched will draw, from its transfer on; it does not count as ready yet."""
-        seed_all(hash((self.seed, self.total_batch_idx, self.trainer.global_rank)))
+        seed_all(hash((self.seed, self.batch_progress.total.ready - 1, self._rank)))
 
     def _advance_lean(self, data_fetcher: _DataFetcher, step: LeanStep) -> None:
         """What Lightning's `advance` does, in its order, for the common case."""
@@ -116,7 +124,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         step.call("on_train_batch_end", outputs, batch, batch_idx)
         results.batch = results.batch_size = None
         progress.increment_completed()
-        if results and (connector.should_update_logs or self.trainer.fast_dev_run):
+        if results and logs_this_batch(self.trainer):
             self._hand_over()
             connector.update_train_step_metrics()
 
@@ -139,7 +147,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             super().on_advance_end(data_fetcher)
             # A validation may have put values of the same names into the connector: hand it the training's again.
             self._results.changed = True
-        if is_last:
+        if is_last or not self.after_batch:
             return
         ends = self._is_training_done or (self.trainer.should_stop and self.trainer.fit_loop._can_stop_early)
         self._between_batches = True

@@ -17,7 +17,8 @@ def logs_this_batch(trainer: L.Trainer) -> bool:
     Lightning's own rule: every `log_every_n_steps`-th batch after which an optimizer stepped. That is no matter of
     `global_step`, which counts each of several optimizers. Holds from `on_train_batch_start` to `on_train_batch_end`.
     """
-    if not (trainer._logger_connector.should_update_logs or trainer.fast_dev_run):  # type: ignore[attr-defined]  # set by a connector
+    every, step = trainer.log_every_n_steps, trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # type: ignore[attr-defined]  # set by a connector
+    if not ((every and (step % every == 0 or trainer.should_stop)) or trainer.fast_dev_run):  # type: ignore[attr-defined]
         return False
     return not (trainer.lightning_module.automatic_optimization and trainer.fit_loop._should_accumulate())
 
