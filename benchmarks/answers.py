@@ -33,7 +33,7 @@ class AfterImport(MetaPathFinder):
                 step(optimizer, *args, **kwargs)
                 os._exit(0)  # at once: what Python does at its end is no part of the start
 
-            torch.optim.SGD.step = stepped
+            setattr(torch.optim.SGD, "step", stepped)  # noqa: B010
 
 
 def until_first_step(script: str) -> None:

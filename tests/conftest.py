@@ -39,7 +39,7 @@ NEEDED = {
     "editor": (("yaml-language-server",), "apt-get install npm && npm install -g yaml-language-server@1.25.0"),
     "slurm": (("slurmctld", "slurmd", "sbatch", "munged"), "apt-get install slurmctld slurmd slurm-client munge"),
     "slow": ((), "make test-all"),
-    "hydra_next": ((), "make test-all, which needs the package registry"),
+    "registry": ((), "make test-all, which needs the package registry"),
 }
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 import pytest
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from loop_cases import Batches, Net, TwoOptimizers
 from loop_compare import build, rows
 

@@ -75,7 +75,7 @@ class LoggedValues(_ResultCollection):
         self.in_epoch.update(metrics["callback"])
         return metrics
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def log(self, fx: str, name: str, value: Any, **options: Any) -> None:
         if name in NOT_METRICS and not fx.startswith(("test", "on_test")):  # write_metrics keeps both of the test's
             raise UserError(f"self.log({name!r}): {METRICS} has a {name} of its own; log it by another name")
