@@ -90,6 +90,11 @@ def ours(size: int, clock: Clock, model: LightningModule | None = None, more: It
 
 def user(size: int, clock: Clock) -> None:
     """A user's module, which has nothing of the example's, with all that the engine does for it."""
+    ours(size, clock, Minimal(), USERS)
+
+
+def logging(size: int, clock: Clock) -> None:
+    """One that calls `self.log` at each step."""
     ours(size, clock, Minimal("train/loss"), USERS)
 
 
@@ -149,12 +154,13 @@ def measured(size: int, device: str) -> list[Row]:
     def step(kind: Callable[[int, Clock], None]) -> Callable[[], float]:
         return lambda: microseconds(kind, size, device)
 
-    kinds = [ours, user, plain, barebones, *([notebook] if size in SLOW_STEPS else [])]
-    mine, users, loops, bare, *slow = alternated(N, *map(step, kinds))
-    what = f"optimizer step, batch {size}"
+    kinds = [ours, user, logging, plain, barebones, *([notebook] if size in SLOW_STEPS else [])]
+    mine, users, logs, loops, bare, *slow = alternated(N, *map(step, kinds))
+    what, target = f"optimizer step, batch {size}", TARGETS.get(size)
     return [
-        compared(f"{what}: against a plain loop", [mine, loops], "µs", TARGETS.get(size)),
-        compared(f"{what}: a user's own module against a plain loop", [users, loops], "µs", TARGETS.get(size)),
+        compared(f"{what}: against a plain loop", [mine, loops], "µs", target),
+        compared(f"{what}: a user's own module against a plain loop", [users, loops], "µs", target),
+        compared(f"{what}: one that logs at each step against a plain loop", [logs, loops], "µs", target),
         compared(f"{what}: against Lightning barebones", [mine, bare], "µs"),
         *(compared(f"{what}: times faster than PIL and two workers", [mine, times], "µs", more=True) for times in slow),
     ]

@@ -16,9 +16,6 @@ from runlab.training.lean_step import LeanStep, is_common_case
 from runlab.training.logged_values import LoggedValues, logs_this_batch
 
 
-def _nothing() -> None: ...
-
-
 class LeanEpochLoop(_TrainingEpochLoop):
     """Runs an epoch: each batch is seeded; the common case takes a short way, anything else Lightning's.
 
@@ -40,6 +37,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         self.ran_lean = 0
         self._results: LoggedValues = LoggedValues(training=True)  # the values logged in training
         self._step: LeanStep | None = None  # None in an epoch whose batches cannot take the short way
+        self._rank, self._step_fetches = 0, False  # whether the training step itself fetches its batch
         self._between_batches = False  # whether the functions in `after_batch` are being called
         self._resumed_between_batches = False
         self.resumed_after_step = False  # from a checkpoint of `on_train_batch_end`: what follows it is still to come
@@ -56,11 +54,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
         # Asked at each epoch: GradientAccumulationScheduler and StochasticWeightAveraging change it on the way.
         lean = self.fast and is_common_case(self.trainer, self, data_fetcher)
         self._step = LeanStep(self.trainer, self) if lean else None
-        self._rank, self._seeds_when_fetched = self.trainer.global_rank, True
-        if isinstance(data_fetcher, _DataLoaderIterDataFetcher):  # the training step itself fetches
-            self._seeds_when_fetched = False
-        elif lean:  # there is no profiler to be told
-            data_fetcher._start_profiler, data_fetcher._stop_profiler = _nothing, self._seed_batch
+        self._rank = self.trainer.global_rank
+        self._step_fetches = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
 
     def run(self, data_fetcher: _DataFetcher) -> None:
         try:
@@ -77,7 +72,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             self.trainer._logger_connector.on_batch_end()
             self.trainer._logger_connector.update_train_step_metrics()
             return
-        if not self._seeds_when_fetched:
+        if self._step_fetches:
             self._seed_batch()
         if self._step is not None and not self._restarting:
             self.ran_lean += 1
@@ -87,7 +82,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
 
     def _on_after_fetch(self) -> None:
         super()._on_after_fetch()
-        if self._seeds_when_fetched:
+        if not self._step_fetches:
             self._seed_batch()
 
     def _seed_batch(self) -> None:

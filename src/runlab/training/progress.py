@@ -16,8 +16,11 @@ class LearningRate(Callback):
     """Logs `train/lr`, the rate of the first optimizer's first parameter group, where training values are logged."""
 
     def on_train_batch_start(self, trainer: Trainer, *batch: Any) -> None:  # noqa: ARG002
-        if logs_this_batch(trainer) and trainer.optimizers:  # there is none where the task trains nothing
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
+        if not logs_this_batch(trainer):
+            return
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []  # none, where the task trains nothing
+        if groups:
+            rate = groups[0]["lr"]
             step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the x axis of what Lightning logs
             for logger in trainer.loggers:
                 logger.log_metrics({"train/lr": rate}, step)
