@@ -1,5 +1,6 @@
 """Read torchvision's data sets that fit in memory, after verifying their files and unpacking damaged ones again."""
 
+import functools
 import inspect
 import os
 import zlib
@@ -73,7 +74,7 @@ def prepare(dataset: Any, root: str) -> None:
 
     def damaged() -> list[Path]:
         paths = [(Path(root, path), md5) for path, md5 in archives(dataset).items()]
-        return [path for path, md5 in paths if not (check_integrity(str(path), md5) and _is_unpacked(path, split))]
+        return [path for path, md5 in paths if not _is_intact(path, md5, split, _stamps(path.parent))]
 
     if damaged():
         with user_errors(f"{folder}: data missing or damaged, no download; put the archives there or set data.root"):
@@ -87,6 +88,18 @@ def prepare(dataset: Any, root: str) -> None:
                     dataset(root=root, download=True, **part(dataset, train))  # torchvision checks the MD5s itself
                 if wrong := damaged():  # not that of a file that it has found
                     raise UserError(f"{wrong[0]}: damaged; remove it, so that it is downloaded, or set data.root")
+
+
+def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """By which a file that was written since is told: all of a folder's, with size and time."""
+    found = ((path.name, path.stat()) for path in sorted(folder.glob("*")) if path.exists())
+    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in found)
+
+
+@functools.cache
+def _is_intact(archive: Path, md5: str, split: str | None, stamps: tuple[tuple[str, int, int], ...]) -> bool:  # noqa: ARG001
+    """Whether an archive and what was unpacked from it are whole; of each state looked up once in a process."""
+    return check_integrity(str(archive), md5) and _is_unpacked(archive, split)
 
 
 def _is_unpacked(archive: Path, split: str | None) -> bool:
