@@ -78,9 +78,10 @@ def _sources(path: Path) -> dict[Any, Any]:
     if path.suffix in (".npy", ".npz"):
         array = np.load(path, mmap_mode="c")
         if path.suffix == ".npz":
-            if len(array.files) != 1:
-                raise UserError(f"input={path}: holds {', '.join(array.files) or 'nothing'}; save one array alone")
-            array = array[array.files[0]]
+            with array:  # which closes the file
+                if len(array.files) != 1:
+                    raise UserError(f"input={path}: holds {', '.join(array.files) or 'nothing'}; save one array alone")
+                array = array[array.files[0]]
         return dict(enumerate(array))
     return {path.name: path} if path.is_file() else {str(file.relative_to(path)): file for file in visible_files(path)}
 
