@@ -52,8 +52,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(f"a checkpoint cannot hold {found}; keep it out of on_save_checkpoint and of state_dict")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        with atomic_write(Path(path)) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        # Released here: where a full disk leaves it to the garbage collection, Python up to 3.12.1 crashes (gh-111049).
+        with buffer.getbuffer() as content, atomic_write(Path(path)) as temporary:
+            temporary.write_bytes(content)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
         return load(path)
