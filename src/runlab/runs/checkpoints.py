@@ -52,9 +52,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(f"a checkpoint cannot hold {found}; keep it out of on_save_checkpoint and of state_dict")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        # Released here: where a full disk leaves it to the garbage collection, Python up to 3.12.1 crashes (gh-111049).
-        with buffer.getbuffer() as content, atomic_write(Path(path)) as temporary:
-            temporary.write_bytes(content)
+        # No view of the buffer is left to the garbage collection after a full disk: Python up to 3.12.1 would crash.
+        with buffer.getbuffer() as view, atomic_write(Path(path)) as temporary, temporary.open("wb") as file:
+            file.write(view)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
         return load(path)
