@@ -70,8 +70,11 @@ def rows(results: dict[str, Any], sections: Sequence[str]) -> str:
         found = results.get(section, {"rows": []})["rows"]
         lines += [line(row | {"what": row["what"] + on}) for row in found]
         lines += [] if found else [f"| section {section}: not measured | | | | |"]
-    machines = [f"- {section}: {results[section]['about']}." for section in sections if section in results]
-    return "\n".join([HEAD, *lines, "", "Measured on, section by section:", "", *machines])
+    machines: dict[str, list[str]] = {}
+    for section in filter(results.__contains__, sections):
+        machines.setdefault(results[section]["about"], []).append(section)
+    where = [f"- {', '.join(names)}: {about}." for about, names in machines.items()]
+    return "\n".join([HEAD, *lines, "", "Measured on, section by section:", "", *where])
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -76,13 +76,12 @@ def _sources(path: Path) -> dict[Any, Any]:
         header = bool(rows) and not any(map(_is_number, rows[0].split(",")))
         return dict(enumerate(rows[header:]))
     if path.suffix in (".npy", ".npz"):
-        array = np.load(path, mmap_mode="c")
-        if path.suffix == ".npz":
-            with array:  # which closes the file
-                if len(array.files) != 1:
-                    raise UserError(f"input={path}: holds {', '.join(array.files) or 'nothing'}; save one array alone")
-                array = array[array.files[0]]
-        return dict(enumerate(array))
+        if path.suffix == ".npy":
+            return dict(enumerate(np.load(path, mmap_mode="c")))
+        with np.load(path) as arrays:
+            if len(arrays.files) != 1:
+                raise UserError(f"input={path}: holds {', '.join(arrays.files) or 'nothing'}; save one array alone")
+            return dict(enumerate(arrays[arrays.files[0]]))
     return {path.name: path} if path.is_file() else {str(file.relative_to(path)): file for file in visible_files(path)}
 
 
