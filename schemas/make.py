@@ -43,7 +43,8 @@ def schemas() -> dict[str, Schema]:
 
 def group_schema(group: str) -> Schema:
     """What a file of a group may hold: the keys of one of its models, or those of another `_target_`."""
-    found = [model for model in models() if model.of_group == group and model.target]
+    here = (model for model in models() if model.of_group == group and model.target)
+    found = sorted(here, key=lambda model: model.__module__)  # in whatever order these were imported
     keys = {"defaults": defaults(group)} if group not in ("callbacks", "logger") else {}
     known = [
         {

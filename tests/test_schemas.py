@@ -15,7 +15,8 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 SCHEMAS = {path.name: json.loads(path.read_text()) for path in sorted((ROOT / "schemas").glob("*.json"))}
-CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
+# One of a task of one's own may leave its schema out.
+CONFIGS = [path for path in sorted((ROOT / "conf").rglob("*.yaml")) if "yaml-language-server" in path.read_text()]
 REGISTRY: Any = Registry().with_resources(
     [(name, DRAFT202012.create_resource(schema)) for name, schema in SCHEMAS.items()]
 )
@@ -36,9 +37,9 @@ def named(path: Path) -> str:
 
 def test_the_schemas_are_those_that_make_schemas_writes() -> None:
     made = runpy.run_path(str(ROOT / "schemas/make.py"))
-    assert made["schemas"]() == SCHEMAS
+    assert made["schemas"]() == SCHEMAS, "`make schemas` writes them anew"
     for name, schema in made["schemas"]().items():
-        assert (ROOT / "schemas" / name).read_text() == made["text"](schema)
+        assert (ROOT / "schemas" / name).read_text() == made["text"](schema), "`make schemas` writes them anew"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
