@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from runlab.config.messages import UserError, report_errors
+from runlab.config.messages import UserError, listed, report_errors
 from runlab.runs import checkpoints
+from runlab.runs.code import changed_files
 from runlab.runs.record import read_record
 from train import train
 
@@ -38,6 +39,8 @@ def main(run: Path) -> int:
     if not cfg.fit:
         raise UserError(f"RUN={run}: an evaluation, nothing was trained there; name the run that it evaluated")
     cfg.run_dir = str(Path("runs/reproduce") / datetime.now().strftime("%Y%m%d-%H%M%S-%f"))
+    if changed := changed_files(run):
+        print(f"the code is another than the run's: {listed(changed, 5)} changed since", file=sys.stderr)
     provenance = json.loads((run / "provenance.json").read_text())
     torch.set_num_threads(provenance["threads"])  # another number gives other last bits
     train(cfg)

@@ -269,7 +269,7 @@ def test_a_file_size_limit_is_a_line_and_the_run_is_resumed_equal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: int, file: str
 ) -> None:
     """The limit meets the first checkpoint, of about 7,100 bytes, or in a later epoch TensorBoard's file."""
-    monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"")  # no .diff
+    monkeypatch.setattr("runlab.runs.provenance._git", lambda *_, **__: b"")  # no .diff
     monkeypatch.setattr("runlab.runs.code.code_md5", dict[str, str])  # as long as the project has files
     run, long = tmp_path / "run", [*SHORT, "trainer.max_epochs=9", "trainer.log_every_n_steps=1"]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

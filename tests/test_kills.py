@@ -146,7 +146,7 @@ def resume_each(copies: dict[str, Path], moments: str, task: str, options: Seque
 def test_a_kill_at_any_write_or_hook_is_resumed_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, options: list[str], files: str
 ) -> None:
-    monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"")  # no .diff
+    monkeypatch.setattr("runlab.runs.provenance._git", lambda *_, **__: b"")  # no .diff
     monkeypatch.chdir(tmp_path)
     names = [f"{name}.json" if name == "metrics" else f"{name}.ckpt" for name in files.split()]
     watched, options = tmp_path / "watched", [*BRIEF, *options]
@@ -168,7 +168,7 @@ def test_a_kill_at_any_write_or_hook_is_resumed_equal(
 
 def test_a_kill_of_a_resumed_run_is_resumed_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From between `best.ckpt` and `last.ckpt`: the resumed run copies one to the other, and is killed again."""
-    monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"")
+    monkeypatch.setattr("runlab.runs.provenance._git", lambda *_, **__: b"")
     with monkeypatch.context() as patch:
         disk = Disk(tmp_path / "straight", tmp_path, patch)
         train(composed("regression", tmp_path / "straight", *BRIEF))
@@ -187,7 +187,7 @@ COMMAND = [f"--config-dir={CONF}", *setting("regression", "trainer.max_epochs=1"
 def test_a_kill_while_the_record_is_written_is_resumed_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"a diff")
+    monkeypatch.setattr("runlab.runs.provenance._git", lambda *_, **__: b"a diff")
     with monkeypatch.context() as patch:
         disk = Disk(tmp_path / "straight", tmp_path, patch)
         assert status_of(*COMMAND, f"hydra.run.dir={tmp_path}/straight") == 0
@@ -202,7 +202,7 @@ def test_a_kill_while_the_record_is_written_is_resumed_by_the_same_command(
 
 @pytest.mark.slow
 def test_a_kill_of_a_sweep_is_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runlab.runs.record._git", lambda *_: b"")
+    monkeypatch.setattr("runlab.runs.provenance._git", lambda *_, **__: b"")
     sweep = ["-m", *COMMAND, "seed=0,1", "hydra.sweep.subdir=${seed}"]
     with monkeypatch.context() as patch:
         disk = Disk(tmp_path / "straight", tmp_path, patch)

@@ -1,9 +1,12 @@
 """A mistake in the user's own code shows file, line and code; a wrong value in a config is answered in a line."""
 
+from math import nan
 from pathlib import Path
 
 import pytest
 from conftest import PATH, Cli
+
+from runlab.config.resolvers import score, without_null_groups
 
 CODE = """
 import torch
@@ -32,6 +35,11 @@ class Optimizer(Base):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parametrs(), 0.1)
 
+class Layer(Base):
+    def __init__(self, hidden=32.5):
+        super().__init__()
+        self.hidden = nn.Linear(784, hidden)
+
 class Step(Base):
     def training_step(self, batch):
         return batch["image"]
@@ -48,6 +56,7 @@ class Step(Base):
             "return torch.optim.SGD(self.parametrs(), 0.1)",
             marks=pytest.mark.slow,
         ),
+        (["~task", "+task._target_=own_code.Layer"], "self.hidden = nn.Linear(784, hidden)"),
         (["~task", "+task._target_=own_code.Step"], 'return batch["image"]'),
     ],
 )
@@ -58,3 +67,38 @@ def test_a_mistake_in_ones_own_code_shows_its_place(cli: Cli, tmp_path: Path, ty
     line = 1 + CODE.splitlines().index(next(line for line in CODE.splitlines() if place in line))
     assert f'own_code.py", line {line}, in ' in answer.stderr
     assert place in answer.stderr
+
+
+def test_a_jobs_mistake_names_its_place_in_its_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "own_code.py").write_text(CODE)
+    typed = ["-m", "seed=0", "~task", "+task._target_=own_code.Step", "trainer=debug", "logger=none"]
+    answer = cli(*typed, f"hydra.sweep.dir={tmp_path}/sweep", env={"PYTHONPATH": f"{tmp_path}:{PATH}"})
+    assert answer.returncode == 1
+    line = 1 + CODE.splitlines().index('        return batch["image"]')
+    [said] = [words for words in answer.stderr.splitlines() if " failed: " in words]
+    assert "failed: TypeError: " in said
+    assert said.endswith(f"own_code.py:{line})")
+
+
+def test_a_slip_in_a_yaml_file_is_a_line(quick_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/slip.yaml").write_text("_target_: digits.networks.MLP\n  dropout: 0.1\n")
+    answer = quick_cli(f"--config-dir={tmp_path}", "model=slip")
+    place = f"{tmp_path}/model/slip.yaml, line 2, column 10: mapping values are not allowed here"
+    assert (answer.returncode, answer.stderr) == (1, f"{place}\n")
+
+
+def test_options_in_any_order(quick_cli: Cli) -> None:
+    assert without_null_groups(["train.py", "a=1,2", "-m", "b=2"]) == ["train.py", "-m", "a=1,2", "b=2"]
+    assert without_null_groups(["train.py", "--config-dir=x", "a=1"]) == ["train.py", "--config-dir=x", "a=1"]
+    answer = quick_cli("model=mlp", "--seed=1")
+    assert (answer.returncode, answer.stderr) == (1, "--seed=1: an override has no dashes, seed=1\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.0000"), (0.92224, "0.9222"), (0.001, "0.0010"), (3.14159e-5, "3.142e-05"), (2.5e7, "2.5e+07")],
+)
+def test_a_score_shows_its_figures(value: float, text: str) -> None:
+    assert score(value) == text
+    assert score(nan) == "nan"

@@ -450,17 +450,6 @@ def test_a_run_without_a_checkpoint_is_a_line(composed: Compose, tmp_path: Path)
         load_run(tmp_path / "run")
 
 
-def test_provenance_keeps_what_was_not_committed(composed: Compose, tmp_path: Path) -> None:
-    train(composed(*QUIET))
-    provenance = json.loads((tmp_path / "run/provenance.json").read_text())
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert provenance["git_commit"] == (commit.stdout.strip() or None)
-    changed = subprocess.run(["git", "diff", "HEAD", "--binary"], cwd=ROOT, capture_output=True, check=False)
-    diff = tmp_path / "run/provenance.diff"
-    assert diff.exists() == bool(provenance["git_dirty"])
-    assert (diff.read_bytes() if diff.exists() else b"") == changed.stdout
-
-
 def test_a_samplers_order_goes_on_equal(composed: Compose, tmp_path: Path) -> None:
     sampler = "data.sampler={_target_:torch.utils.data.RandomSampler,_partial_:true,replacement:true}"
     setting = [*QUIET, "data.shuffle=false", sampler]

@@ -56,8 +56,8 @@ def test_another_head_is_a_line_with_what_does_not_fit(
     with pytest.raises(UserError) as caught:
         train(composed(*mine(), "model=mlp", f"fit={fit}", f"ckpt_path={checkpoint}"))
     assert str(caught.value) == (
-        f"{checkpoint}: the weights of another network: {HEAD}; choose its model=..., or take what fits with"
-        " ckpt_strict=false"
+        f"{checkpoint}: the weights of another network: {HEAD}; choose its model=..., restore its code, or"
+        " train with what fits: ckpt_path=... ckpt_strict=false"
     )
     assert not (tmp_path / "run/metrics.json").exists()
 

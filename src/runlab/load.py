@@ -27,6 +27,8 @@ class Run:
 def load_run(run_dir: str | Path, device: str = "cpu") -> Run:
     """Open a finished run on any device; `UserError` where there is none."""
     run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir}: no finished run, there is no such folder; name another")
     if not ((run_dir / RECORD).exists() and (run_dir / METRICS).exists()):
         raise UserError(f"{run_dir}: no finished run, it lacks {RECORD} or {METRICS}; resume it with resume=")
     config = read_record(run_dir)

@@ -79,5 +79,6 @@ def _check_used(cfg: DictConfig) -> None:
         group = re.split(r"[.=@]", override.lstrip("+"))[0]
         if group in unused_groups(cfg):
             raise UserError(
-                f"{override}: task {cfg.task.get('_target_')} has no ${{{group}}}, so it would change nothing"
+                f"{override}: task {cfg.task.get('_target_')} has no ${{{group}}}, so it would change nothing;"
+                f" change task.*, or write {group}: ${{{group}}} into the task's file"
             )

@@ -8,12 +8,13 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from hydra.errors import CompactHydraException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import MarkedYAMLError
 
+from runlab.config.own_code import is_from_own_code, own_frames
 from runlab.config.secrets import masked
 
 
@@ -37,9 +38,8 @@ _DISK = {
     for name in ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO", "ENAMETOOLONG"]
 } | {errno.EISDIR}
 
-_ENTRY = str(Path(sys.argv[0]).absolute())  # train.py
-
-_MISTAKES = (AttributeError, NameError, LookupError, AssertionError, ArithmeticError, NotImplementedError)  # of code
+# Of code, also where a library notices them that the code has called.
+_MISTAKES = (AttributeError, NameError, TypeError, LookupError, AssertionError, ArithmeticError, NotImplementedError)
 
 _OURS = "PLAIN_ERRORS"  # set where HYDRA_FULL_ERROR was set by us: processes that are started from here have both
 
@@ -57,8 +57,12 @@ _SAID = (
     "You provided multiple `",
 )
 
+_OTHER_WEIGHTS = "Error(s) in loading state_dict"
+
 # What a library says -> what to do about it.
 HINTS = {
+    _OTHER_WEIGHTS: "the network is another than that of the run to resume; restore its code, or begin a new run with"
+    " ckpt_path=.../checkpoints/best.ckpt ckpt_strict=false, which takes the weights that fit",
     "find_unused_parameters": "a step leaves some parameters without a gradient, which DDP has to know; add"
     " +trainer.strategy.find_unused_parameters=true",
     "different number of parameter groups": "the optimizer of the run to resume had other groups of parameters, as a"
@@ -113,6 +117,7 @@ def report_errors() -> Iterator[None]:
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
         theirs |= type(error).__name__ in _LIBRARIES or any(said in str(error) for said in _SAID)
+        theirs |= isinstance(error, MarkedYAMLError) or (_OTHER_WEIGHTS in str(error) and not is_from_own_code(error))
         if not (theirs or _is_about_a_path(error)):
             raise
         print(masked(one_line(error)), file=sys.stderr)
@@ -136,7 +141,7 @@ def one_line(error: BaseException) -> str:
         if isinstance(cause, UserError):
             return str(cause)
         text = one_line(cause) if cause is not error else _first_lines(str(error))
-        if re.search("Error (loading|locating)", text):
+        if re.search("Error (loading|locating)", text) and not any("_target_=" in word for word in sys.argv):
             text += "; for a run of an older version write the old and the new name into conf/renamed.yaml"
         return f"{where[1]}: {text}" if where else text
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -152,6 +157,9 @@ def one_line(error: BaseException) -> str:
         what = error.filename or "hydra.run.dir"
         resume = "; saved work can be resumed with resume=" if error.errno in FULL else ""
         return f"{what}: {error.strerror}; mend that, or name another folder{resume}"
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
     if "embedded null" in str(error):
         return "a path has a null character in it; name another, without \\0"
     text = _first_lines(str(error)) or type(error).__name__
@@ -161,17 +169,17 @@ def one_line(error: BaseException) -> str:
     return text
 
 
-def is_own_code(path: str) -> bool:
-    """Whether a source file is the user's own: it lies neither in the environment nor in this engine."""
-    return not path.startswith((str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix, "<"))
+def own_line(error: BaseException) -> str:
+    """The last line of the user's own code that an error came by, as ` (src/mine.py:12)`; "" where there is none."""
+    own = [] if isinstance(error, UserError) else own_frames(error)
+    return f" ({os.path.relpath(own[-1].filename)}:{own[-1].lineno})" if own else ""
 
 
 def own_place(error: BaseException) -> str:
     """Where the user's own code raised an error: file, line, code on lines of their own; "" for a library's error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if is_own_code(frame.filename) and frame.filename != _ENTRY]
+    frames, own = traceback.extract_tb(error.__traceback__), own_frames(error)
     # A wrong value is often noticed by a library that the user's code has handed it to: that is no mistake of the code.
     if not own or isinstance(error, UserError) or not (own[-1] is frames[-1] or isinstance(error, _MISTAKES)):
         return ""
@@ -181,9 +189,7 @@ def own_place(error: BaseException) -> str:
 
 def _is_about_a_path(error: BaseException) -> bool:
     """Whether the system or Python refused a path that the command or a config names, and not the user's own code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    entry = Path(sys.argv[0]).name
-    if any(is_own_code(frame.filename) and Path(frame.filename).name != entry for frame in frames):
+    if is_from_own_code(error):
         return False
     return "embedded null" in str(error) or (isinstance(error, OSError) and bool(error.filename))
 

@@ -14,12 +14,16 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import runlab.config.secrets  # noqa: F401  # registers its own oc.env
+from runlab.config.messages import UserError
 from runlab.config.processes import POSIX
 
 PROJECT = Path(__file__).resolve().parents[3]
 
 # The groups of conf/ whose values are set one by one.
 GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
+
+
+OPTIONS = ("--cfg=", "--config-", "--package=", "--info=", "--experimental-rerun=")  # Hydra's, with a value
 
 
 def quoted(path: str | Path) -> str:
@@ -43,6 +47,12 @@ def shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if type(value) is bool else str(value)
 
 
+def score(value: float, size: float | None = None) -> str:
+    """A metric in four decimals; where it, or one of this `size` beside it, is too small or large, in four figures."""
+    size = abs(value if size is None else size)
+    return f"{value:.4f}" if size == 0 or 1e-3 <= size < 1e6 else f"{value:.4g}"
+
+
 def as_typed(overrides: Any) -> list[str]:
     """Overrides without the values in place of what they refer to."""
     words: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
@@ -56,7 +66,15 @@ def _typed_job_folder(_root_: Any) -> str:
 
 
 def without_null_groups(argv: list[str]) -> list[str]:
-    """The command line as Hydra has it: `model=null` is written `~model`. Groups that are null anyway are left out."""
+    """The command line as Hydra has it: `model=null` is written `~model`. Groups that are null anyway are left out.
+
+    `-m` comes first: behind an override argparse would take no other. `UserError` for an override with dashes.
+    """
+    for word in argv[1:]:
+        if re.match(r"--[\w.]+=", word) and not word.startswith(OPTIONS):
+            raise UserError(f"{word}: an override has no dashes, {word.lstrip('-')}")
+    flags = [word for word in argv if word in ("-m", "--multirun")]
+    argv = [*argv[:1], *flags, *(word for word in argv[1:] if word not in flags)]
     spelt = {f"{group}=null": f"~{group}" for group in ("data", "model", "optimizer", "scheduler")}
     spelt["logger=null"] = "logger=none"
     return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]

@@ -1,13 +1,10 @@
 """What a run folder says of its run: the composed config, the provenance, the metrics, why a job has none."""
 
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import traceback
 from contextlib import nullcontext, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 from zipfile import is_zipfile
@@ -20,11 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runlab.config.check import without_unused
-from runlab.config.messages import UserError, one_line
+from runlab.config.messages import UserError, listed, one_line, own_line
 from runlab.config.processes import in_sweep, rank_zero
-from runlab.config.resolvers import path_as_typed, typed_path  # it also registers what a recorded config refers to
-from runlab.config.secrets import masked, written_value
-from runlab.runs import older
+from runlab.config.resolvers import (
+    path_as_typed,
+    score,
+    typed_path,
+)  # it also registers what a recorded config refers to
+from runlab.config.secrets import masked
+from runlab.runs import older, provenance
 from runlab.runs.code import take_finished, write_code
 from runlab.runs.files import ENDED, METRICS, RECORD, atomic_write, read_json, read_metrics, write_json
 from runlab.runs.run_log import write_traceback
@@ -83,11 +84,17 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
         for name, part in (("hydra", hydra), ("overrides", HydraConfig.get().overrides.task)):
             with atomic_write((run_dir / RECORD).with_stem(name)) as temporary:
                 temporary.write_text(OmegaConf.to_yaml(part))
-    source, diff, path = _provenance(cfg, data), "provenance.diff", run_dir / "provenance.json"
+    source, diff, path = provenance.source(cfg, data), "provenance.diff", run_dir / "provenance.json"
     content = source
     if path.exists():
         earlier = read_json(path, "restore it, or move it away: a new one is then written")
         content = earlier | {"resumed": [*earlier.get("resumed", []), source]}
+        before, now = earlier.get("data_md5") or {}, source["data_md5"]
+        if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+            print(
+                f"{path_as_typed(run_dir)}: resumed with other data, {listed(changed, 3)} changed since",
+                file=sys.stderr,
+            )
         diff = f"provenance-{len(content['resumed'])}.diff"
     with atomic_write(run_dir / RECORD) as temporary:
         temporary.write_text(OmegaConf.to_yaml(_record(cfg)))
@@ -95,7 +102,7 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
     write_json(path, content)
     if source["git_dirty"]:
         with atomic_write(run_dir / diff) as temporary:
-            temporary.write_bytes(_git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff"))
+            temporary.write_bytes(provenance.diff())
 
 
 def write_metrics(run_dir: Path, scores: dict[str, Any], tested: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], tested: dict[str, Any],
         folder, command = path_as_typed(run_dir), "tensorboard"
         if not shutil.which(command):
             command = path_as_typed(Path(sys.executable).with_name(command))
-        if shown := "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("test")):
+        if shown := "  ".join(f"{name} {score(value)}" for name, value in metrics.items() if name.startswith("test")):
             print(f"test metrics   {shown}")
         print(f"run folder     {folder}", flush=True)
         if any(run_dir.glob("events*")):
@@ -132,6 +139,7 @@ def write_metrics(run_dir: Path, scores: dict[str, Any], tested: dict[str, Any],
 def write_failure(run_dir: Path, status: str, error: Exception) -> str:
     """Write why a job ended without metrics, and return it in a line; "" if another rank has written why before."""
     message = one_line(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {one_line(error)}"
+    message += own_line(error)
     message, lines = masked(message), masked("".join(traceback.format_exception(error))).splitlines()
     with suppress(Timeout, OSError), FileLock(run_dir / ".lock", timeout=0) if rank_zero() else nullcontext():
         write_traceback(run_dir, error)
@@ -161,34 +169,3 @@ def _is_same(now: Any, recorded: Any) -> bool:
     if isinstance(now, list) and isinstance(recorded, list):
         return len(now) == len(recorded) and all(map(_is_same, now, recorded))
     return now == recorded or (isinstance(now, str) and str(typed_path(now)) == recorded)
-
-
-def _provenance(cfg: DictConfig, data: Any) -> dict[str, Any]:
-    """Where the run comes from: code, versions, machine, command line, seed, and the checksums of the data.
-
-    A data module may have `checksums`, the MD5 of each file that it reads by the file's name.
-    """
-    import torch
-
-    commit, changes = _git("rev-parse", "HEAD").decode().strip(), _git("status", "--porcelain").decode().splitlines()
-    return {
-        "git_commit": commit or None,
-        "git_dirty": bool(changes) if commit else None,
-        "git_untracked": [line[3:] for line in changes if line.startswith("??")],  # these are not in the .diff
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "lightning", "hydra-core")},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
-        "threads": torch.get_num_threads(),  # the number of threads changes the last bits of a sum
-        "command": sys.argv,
-        "seed": written_value(cfg, "seed"),
-        "data_md5": getattr(data, "checksums", {}),
-    }
-
-
-def _git(*args: str) -> bytes:
-    """The output of a git command on the project's own checkout; nothing where there is no git or no checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), *args]
-    try:
-        return subprocess.run(command, capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return b""

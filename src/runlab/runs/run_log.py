@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from runlab.config.messages import UserError, is_own_code
+from runlab.config.messages import UserError
+from runlab.config.own_code import is_own_code
 from runlab.config.processes import in_sweep, rank
 from runlab.config.secrets import masked
 from runlab.runs.files import RUN_LOG

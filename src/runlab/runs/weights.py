@@ -42,7 +42,7 @@ def put(weights: dict[str, Any], into: nn.Module, path: str | Path, strict: bool
     wrong = [f"{name} is {there} there, {here} here" for name, (there, here) in other.items()]
     parts = {"": wrong, "not there: ": missing, "not here: ": unused}
     if found := "; ".join(words + listed(names, SHOWN) for words, names in parts.items() if names):
-        way_out = "choose its model=..., or take what fits with ckpt_strict=false"
+        way_out = "choose its model=..., restore its code, or train with what fits: ckpt_path=... ckpt_strict=false"
         if unused and isinstance(into, LightningModule) and is_overridden("setup", into):
             way_out += (
                 f"; layers that {type(into).__name__}.setup makes are not there yet: make them in configure_model"

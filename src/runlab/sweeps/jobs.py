@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig
 
 from runlab.config.messages import Diverged, Pruned, UserError, report_errors
 from runlab.config.processes import POSIX, SIGKILL, in_sweep, launched_processes, rank_zero
-from runlab.config.resolvers import as_typed, quoted
+from runlab.config.resolvers import as_typed, quoted, score
 from runlab.config.secrets import masked
 from runlab.runs.files import ENDED
 from runlab.runs.record import write_failure, write_overrides
@@ -69,7 +69,7 @@ def run_job(train: Train, cfg: DictConfig) -> float | str | None:
             sys.exit(1)  # the process that waits for this one hears of it
         return status
     if rank_zero():
-        scores = "  ".join(f"{name} {metrics[name]:.4f}" for name in results.main_metrics([metrics], cfg.monitor))
+        scores = "  ".join(f"{name} {score(metrics[name])}" for name in results.main_metrics([metrics], cfg.monitor))
         print(f"{job_name()}  {scores}  {metrics['seconds']:.1f} s", flush=True)
     return metrics.get(cfg.monitor)
 

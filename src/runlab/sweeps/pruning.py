@@ -9,6 +9,7 @@ from optuna.pruners import BasePruner
 
 from runlab.config.messages import Pruned
 from runlab.config.processes import in_sweep
+from runlab.config.resolvers import score
 from runlab.sweeps.search import database
 
 
@@ -33,7 +34,7 @@ class Pruning(Callback):
         prune = trainer.is_global_zero and self._prunes(trainer.current_epoch, float(value))
         if trainer.strategy.reduce_boolean_decision(prune, all=False):
             raise Pruned(
-                f"{self.monitor} {value:.4f} after epoch {trainer.current_epoch + 1}: others did better by then"
+                f"{self.monitor} {score(float(value))} after epoch {trainer.current_epoch + 1}: others did better by then"
             )
 
     def _prunes(self, epoch: int, value: float) -> bool:

@@ -8,6 +8,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+from runlab.config.resolvers import score
 from runlab.runs.files import NOT_METRICS, atomic_write
 from runlab.sweeps.results import Row, keys_of, main_metrics, place, rows
 
@@ -40,9 +41,9 @@ def lines(table: Sequence[Row], monitor: str | None, sign: int) -> Iterator[str]
     alike = len({_setting(row, keys) for row in table}) < len(table)  # then the folder says which is which
     cells = [[*names, "status", "seconds", *keys, *["folder"] * alike, ""]]
     for row in table[:SHOWN]:
-        scores = [_number(row.metrics.get(name), 4) for name in names]
+        scores = [score(row.metrics[name]) if name in row.metrics else "" for name in names]
         where = [os.path.relpath(row.folder)] * alike
-        seconds = _number(row.metrics.get("seconds"), 1)
+        seconds = f"{row.metrics['seconds']:.1f}" if "seconds" in row.metrics else ""
         cells.append([*scores, row.status, seconds, *map(_short, _setting(row, keys)), *where, row.message])
     yield from aligned(cells, len(table))
 
@@ -80,15 +81,12 @@ def _setting(row: Row, keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(row.overrides.get(key, "") for key in keys)
 
 
-def _number(value: float | None, places: int) -> str:
-    return "" if value is None else f"{value:.{places}f}"
-
-
 def _mean(values: Sequence[float]) -> str:
     if len(values) < 2:
-        return "".join(f"{value:.4f}" for value in values)
+        return "".join(map(score, values))
     deviation = statistics.stdev(values) if all(map(isfinite, values)) else nan
-    return f"{sum(values) / len(values):.4f} ± {deviation:.4f}"
+    mean = sum(values) / len(values)
+    return f"{score(mean)} ± {score(deviation, mean)}"
 
 
 def _short(word: str) -> str:

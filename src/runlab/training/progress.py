@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from runlab.config.processes import in_sweep
+from runlab.config.resolvers import score
 from runlab.training.logged_values import epoch_metrics, logs_this_batch
 
 
@@ -32,7 +33,7 @@ class EpochLines(TQDMProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         metrics = epoch_metrics(trainer)
         if trainer.is_global_zero:
-            scores = (f"{name} {value:.4f}" for name, value in metrics.items())
+            scores = (f"{name} {score(float(value))}" for name, value in metrics.items())
             total = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else ""
             print("  ".join([f"epoch {trainer.current_epoch + 1}{total}", *scores]), flush=True)
 
