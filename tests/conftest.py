@@ -79,6 +79,16 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
+def image_sets() -> list[str]:
+    """The options of conf/data/ whose class is the example's; one of a task of one's own goes with no other task."""
+    sources = {name: (ROOT / f"conf/data/{name}.yaml").read_text() for name in choices("data")}
+    return [
+        name
+        for name, source in sources.items()
+        if re.search(r"^(_target_: \w+\.data\.|  - mnist$)", source, re.MULTILINE)
+    ]
+
+
 def readme(words: str) -> list[str]:
     """The arguments of the one command in README or docs/ that has these words: what comes after `train.py`."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]

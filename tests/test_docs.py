@@ -33,7 +33,7 @@ def shortened(arguments: list[str], folder: Path) -> list[str]:
     more = {"hydra.run.dir": f"{folder}/run", "hydra.sweep.dir": f"{folder}/sweep", "trainer.max_epochs": "1", **TINY}
     more |= {"logger": "none", "data.root": f"{folder}/data", "data.val_size": "10"}
     if any(argument.startswith("resume=/") for argument in moved):  # the rest is in the run folder
-        more = TINY
+        more = TINY | ({"hydra.run.dir": f"{folder}/run"} if "fit=false" in moved else {})
     given = {argument.split("=")[0] for argument in arguments}
     return [*moved, *(f"{name}={value}" for name, value in more.items() if name not in given)]
 
