@@ -102,3 +102,11 @@ def test_options_in_any_order(quick_cli: Cli) -> None:
 def test_a_score_shows_its_figures(value: float, text: str) -> None:
     assert score(value) == text
     assert score(nan) == "nan"
+
+
+def test_a_misspelt_class_is_one_line(quick_cli: Cli) -> None:
+    answer = quick_cli("task._target_=digits.classifyer.ImageClassifier")
+    assert answer.returncode == 1
+    [line] = answer.stderr.splitlines()
+    assert line.startswith("task: Error loading 'digits.classifyer.ImageClassifier': ModuleNotFoundError")
+    assert "renamed.yaml" not in line  # it was typed now

@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from hydra.core.config_store import ConfigStore
 # Hydra copies its store of built-in configs each time it composes, and a hundred times for --help. It reads copies of
 # the entries anyway, and nobody adds any by then.
 ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
+
+# Its `get_object` logs in three lines what it raises, and what is then answered in one.
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
 
 # Python 3.14 formats each help text of argparse as it is added, for which Hydra 1.3 is not made (its issue 3121).
 if hasattr(argparse.ArgumentParser, "_check_help"):
