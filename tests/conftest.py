@@ -79,14 +79,14 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
-def image_sets() -> list[str]:
-    """The options of conf/data/ whose class is the example's; one of a task of one's own goes with no other task."""
-    sources = {name: (ROOT / f"conf/data/{name}.yaml").read_text() for name in choices("data")}
-    return [
-        name
-        for name, source in sources.items()
-        if re.search(r"^(_target_: \w+\.data\.|  - mnist$)", source, re.MULTILINE)
-    ]
+def of_the_example(group: str) -> list[str]:
+    """The options of conf/data/ or conf/experiment/ but those for a task of one's own, which go with no other task."""
+    texts = {name: (ROOT / f"conf/{group}/{name}.yaml").read_text() for name in choices(group)}
+    if group == "data":  # of the example's class, or built upon another
+        return [
+            name for name, text in texts.items() if re.search(r"^_target_: \w+\.data\.|^defaults:", text, re.MULTILINE)
+        ]
+    return [name for name, text in texts.items() if "override /task" not in text]
 
 
 def readme(words: str) -> list[str]:

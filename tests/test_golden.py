@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from archives import MAKERS
-from conftest import ROOT, Compose, choices, image_sets
+from conftest import ROOT, Compose, choices, of_the_example
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 from test_datasets import photos
@@ -29,7 +29,7 @@ LOSS, COUNT = 1e-3, 0.01  # elsewhere: relative difference of a loss, share of t
 FIGURES = ("confusion_matrix", "weights", "train_batch", "mistakes", "pr_curves")
 SHORT = ["trainer.max_epochs=-1", "trainer.max_steps=10", "trainer.accelerator=cpu", "monitor=null", "logger=none"]
 SHORT += ["+callbacks.steps._target_=test_golden.Steps", *(f"~callbacks.{name}" for name in FIGURES)]
-CONFIGS = ["default", *choices("experiment")]
+CONFIGS = ["default", *of_the_example("experiment")]
 
 
 def machine() -> str:
@@ -90,7 +90,7 @@ def of_data(name: str, root: Path, monkeypatch: pytest.MonkeyPatch, request: pyt
 
 
 @pytest.mark.parametrize("model", choices("model"))
-@pytest.mark.parametrize("data", image_sets())
+@pytest.mark.parametrize("data", of_the_example("data"))
 def test_ten_steps_are_those_of_earlier_commits(
     composed: Compose,
     tmp_path: Path,
@@ -127,6 +127,6 @@ def test_the_resolved_config_is_that_of_earlier_commits(composed: Compose, name:
 
 
 def test_nothing_golden_is_left_over() -> None:
-    keys = {f"{data} {model}" for data in image_sets() for model in choices("model")}
+    keys = {f"{data} {model}" for data in of_the_example("data") for model in choices("model")}
     assert set(json.loads(STEPS.read_text())) == keys | {"machine"}
     assert {path.stem for path in GOLDEN.glob("*.yaml")} == set(CONFIGS)

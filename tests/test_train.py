@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Cli, Compose, choices
+from conftest import ROOT, SMALL_TEST, SMALL_TRAIN, Cli, Compose, choices, of_the_example
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.datasets import MNIST, FashionMNIST
@@ -198,10 +198,9 @@ def test_every_model_on_every_dataset(
     assert (names == FashionMNIST.classes) == (data == "fashion_mnist")
 
 
-GROUPS = ["optimizer", "scheduler", "trainer", "callbacks", "experiment"]  # test_loggers.py tries the loggers
-
-
+GROUPS = ["optimizer", "scheduler", "trainer", "callbacks"]  # test_loggers.py tries the loggers
 CHOICES = [f"{group}={name}" for group in GROUPS for name in choices(group) if name != "ddp"]  # that one: test_ddp.py
+CHOICES += [f"experiment={name}" for name in of_the_example("experiment")]
 
 
 @pytest.mark.parametrize("choice", CHOICES)

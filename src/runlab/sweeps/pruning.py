@@ -34,7 +34,8 @@ class Pruning(Callback):
         prune = trainer.is_global_zero and self._prunes(trainer.current_epoch, float(value))
         if trainer.strategy.reduce_boolean_decision(prune, all=False):
             raise Pruned(
-                f"{self.monitor} {score(float(value))} after epoch {trainer.current_epoch + 1}: others did better by then"
+                f"{self.monitor} {score(float(value))} after epoch {trainer.current_epoch + 1}: others did better"
+                " by then"
             )
 
     def _prunes(self, epoch: int, value: float) -> bool:
