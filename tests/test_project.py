@@ -68,6 +68,26 @@ def test_a_task_of_ones_own_as_the_page_has_it(tmp_path: Path) -> None:
 
 
 @NEEDS_GIT
+@pytest.mark.slow
+def test_files_of_ones_own_leave_the_tests_green(tmp_path: Path) -> None:
+    copy, page = copied(tmp_path / "copy"), "# @package _global_\n"
+    of_ones_own = {
+        "src/points/points.py": "",
+        "src/digits/line.py": "",
+        "conf/data/points.yaml": "_target_: points.points.Points\nbatch_size: 20\n",
+        "conf/task/line.yaml": f"{page}task:\n  _target_: points.points.Line\n  lr: 0.1\n",
+        "conf/experiment/line.yaml": f"{page}defaults:\n  - override /task: line\n  - override /data: points\n",
+    }
+    for name, text in of_ones_own.items():
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(text)
+    run_in(copy, "schemas/make.py")
+    files = ["tests/test_schemas.py", "tests/test_golden.py", "tests/test_project.py"]
+    chosen = "schemas or each_config or left_over or resolved or small"
+    assert " passed" in run_in(copy, "-m", "pytest", "-p", "no:xdist", *files, "-k", chosen, "-o", "addopts=")
+
+
+@NEEDS_GIT
 def test_rename_makes_a_project_that_trains(tmp_path: Path) -> None:
     copy = copied(tmp_path / "copy")
     run_in(copy, "train.py", "trainer=debug", "logger=none", f"data.root={ROOT}/data", "hydra.run.dir=before")
