@@ -80,6 +80,9 @@ rename:  ## make the template yours: make rename NAME=my_project
 		{ echo "NAME=$(NAME): give a package name of small letters, digits and _, as in make rename NAME=my_project" >&2; exit 1; }
 	@! $(PYTHON) -c "import $(NAME)" 2>/dev/null || \
 		{ echo "NAME=$(NAME): Python has a module of that name already, give another" >&2; exit 1; }
+	@! { grep -rqw "$(NAME)" train.py predict.py src --include=*.py || test -e "$(NAME)" -o -e "$(NAME).py" || \
+		grep -qi '^$(NAME)==' requirements.txt || $(PYTHON) -c "import keyword; assert '$(NAME)' in keyword.kwlist" 2>/dev/null; } || \
+		{ echo "NAME=$(NAME): the project or Python has another use for that word, give another" >&2; exit 1; }
 	mv src/$(PACKAGE) src/$(NAME)
 	perl -pi -e 's/^\{\}$$//' conf/renamed.yaml && echo "$(PACKAGE): $(NAME)" >> conf/renamed.yaml
 	grep -rlIw $(PACKAGE) . --exclude-dir=.git --exclude-dir=.venv --exclude-dir=runs | xargs perl -pi -e \

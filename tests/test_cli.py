@@ -33,6 +33,7 @@ QUICK_ANSWERS = [
         0,
         ["adamw or sgd", "optimizer.lr ", " 0.04 ", " number > 0 ", " Learning rate at the start."],
     ),
+    (["--help", "data", "data=null"], 0, ["data=cifar10 or "]),
     (["--help", "model", "model=mlp"], 0, ["model.dropout", " 0.1 ", " number >= 0 < 1 "]),
     (["--help", "trainer"], 0, ["+trainer.gradient_clip_val"]),
     (["--help", "train"], 0, ["resume ", "text or null", "Run folder to resume"]),

@@ -106,6 +106,7 @@ def test_ten_steps_are_those_of_earlier_commits(
     if RENEW:
         write({key: found})
     golden = json.loads(STEPS.read_text())
+    assert key in golden, f"{key}: not measured yet; `make golden` does it"
     if golden["machine"] == machine():
         assert found == golden[key]
         return
@@ -128,5 +129,5 @@ def test_the_resolved_config_is_that_of_earlier_commits(composed: Compose, name:
 
 def test_nothing_golden_is_left_over() -> None:
     keys = {f"{data} {model}" for data in of_the_example("data") for model in choices("model")}
-    assert set(json.loads(STEPS.read_text())) == keys | {"machine"}
+    assert set(json.loads(STEPS.read_text())) <= keys | {"machine"}
     assert {path.stem for path in GOLDEN.glob("*.yaml")} == set(CONFIGS)

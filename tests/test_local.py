@@ -47,6 +47,14 @@ def folder_of(sweep: Path, override: str) -> Path:
     return next(path for path in sweep.iterdir() if override in path.name.split(","))
 
 
+def test_the_jobs_of_a_sweep_start_workers_for_their_data(tmp_path: Path) -> None:
+    quick = ["trainer=debug", "logger=none", "data.num_workers=2", f"data.root={ROOT}/data"]
+    with begun(tmp_path / "sweep", "-m", "hydra/launcher=local", "seed=0,1", *quick) as process:
+        err = process.communicate(timeout=120)[1]
+    assert (process.returncode, err) == (0, "")
+    assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 2
+
+
 @pytest.mark.slow
 def test_failures_table_and_weights_are_those_of_one_process(composed: Compose, tmp_path: Path) -> None:
     sweep, setting = tmp_path / "sweep", [*QUICK, "trainer.max_epochs=1"]

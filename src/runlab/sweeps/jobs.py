@@ -2,6 +2,7 @@
 
 import atexit
 import inspect
+import multiprocessing
 import os
 import re
 import subprocess
@@ -58,6 +59,8 @@ def run_job(train: Train, cfg: DictConfig) -> float | str | None:
             (run_dir / ENDED).unlink(missing_ok=True)
             write_overrides(run_dir, hydra.overrides.task)
         if JOBLIB in hydra.launcher._target_:
+            # joblib's own way, which it makes that of its workers, starts no process of a data loader.
+            multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
             reserve_gpu(Path(hydra.sweep.dir))
         metrics = train(cfg)
     except Exception as error:
