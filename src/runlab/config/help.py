@@ -18,7 +18,7 @@ def group_help(argv: list[str], conf: Path, *modules: str) -> bool:
     `train` is the group of those values that belong to no other. `modules` hold the models.
     """
     argv = without_null_groups(argv)
-    words = [word for word in argv[1:] if "=" not in word and not word.startswith("-")]
+    words = [word for word in argv[1:] if "=" not in word and not word.startswith(("-", "~"))]
     if not words or not {"--help", "-h"} & set(argv):
         return False
     if (group := words[0]) not in (*GROUPS, "train"):
@@ -30,9 +30,8 @@ def group_help(argv: list[str], conf: Path, *modules: str) -> bool:
     from runlab.config.validate import models
 
     with initialize_config_dir(str(conf.absolute()), version_base=None):
-        raw: Any = OmegaConf.to_container(
-            compose("train", [word for word in argv[1:] if "=" in word or word[0] == "~"])
-        )
+        overrides = [word for word in argv[1:] if "=" in word or word.startswith("~")]
+        raw: Any = OmegaConf.to_container(compose("train", overrides))
     if choices := sorted(path.stem for path in (conf / group).glob("*.yaml")):
         print(f"{group}={' or '.join(choices)}; this is what it holds with the choices of this command")
     page = {key: value for key, value in raw.items() if key not in GROUPS}

@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ def source(cfg: DictConfig, data: Any) -> dict[str, Any]:
     """
     import torch
 
+    checksums: Any = getattr(data, "checksums", {})
     commit, changes = _git("rev-parse", "HEAD").decode().strip(), _git("status", "--porcelain").decode().splitlines()
     return {
         "git_commit": commit or None,
@@ -33,7 +35,7 @@ def source(cfg: DictConfig, data: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),  # the number of threads changes the last bits of a sum
         "command": sys.argv,
         "seed": written_value(cfg, "seed"),
-        "data_md5": getattr(data, "checksums", {}),
+        "data_md5": dict(checksums) if isinstance(checksums, Mapping) else {},
     }
 
 

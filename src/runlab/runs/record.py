@@ -16,14 +16,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+# The resolvers' module also registers what a recorded config refers to.
 from runlab.config.check import without_unused
 from runlab.config.messages import UserError, listed, one_line, own_line
 from runlab.config.processes import in_sweep, rank_zero
-from runlab.config.resolvers import (
-    path_as_typed,
-    score,
-    typed_path,
-)  # it also registers what a recorded config refers to
+from runlab.config.resolvers import path_as_typed, score, typed_path
 from runlab.config.secrets import masked
 from runlab.runs import older, provenance
 from runlab.runs.code import take_finished, write_code
