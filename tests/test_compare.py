@@ -197,6 +197,7 @@ def test_nothing_to_compare(tmp_path: Path, table: list[Row]) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_end_of_a_sweep(quick_cli: Cli, tmp_path: Path) -> None:
     quick = ["-m", "optimizer.lr=0.01,0.1", "trainer=debug", "seed=0,1"]
     for _ in range(2):

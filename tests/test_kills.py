@@ -184,6 +184,7 @@ def test_a_kill_of_a_resumed_run_is_resumed_equal(tmp_path: Path, monkeypatch: p
 COMMAND = [f"--config-dir={CONF}", *setting("regression", "trainer.max_epochs=1", "logger=none")]
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_record_is_written_is_resumed_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def folder_of(sweep: Path, override: str) -> Path:
     return next(path for path in sweep.iterdir() if override in path.name.split(","))
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_start_workers_for_their_data(tmp_path: Path) -> None:
     quick = ["trainer=debug", "logger=none", "data.num_workers=2", f"data.root={ROOT}/data"]
     with begun(tmp_path / "sweep", "-m", "hydra/launcher=local", "seed=0,1", *quick) as process:

@@ -181,11 +181,13 @@ def test_csv(composed: Compose, tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob("events.*"))
 
 
+@pytest.mark.slow
 def test_mlflow(composed: Compose, tmp_path: Path, drawn: dict[str, np.ndarray], store: list[str]) -> None:
     metrics = train(composed("trainer=debug", "logger=mlflow", *store))
     check_mlflow(tmp_path, tmp_path / "run", metrics, drawn)
 
 
+@pytest.mark.slow
 def test_wandb(composed: Compose, tmp_path: Path, drawn: dict[str, np.ndarray]) -> None:
     # Two runs in one process, as in a sweep: each has a W&B run of its own.
     metrics = train(composed("trainer=debug", "logger=wandb"))

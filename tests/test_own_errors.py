@@ -69,6 +69,7 @@ def test_a_mistake_in_ones_own_code_shows_its_place(cli: Cli, tmp_path: Path, ty
     assert place in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_jobs_mistake_names_its_place_in_its_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "own_code.py").write_text(CODE)
     typed = ["-m", "seed=0", "~task", "+task._target_=own_code.Step", "trainer=debug", "logger=none"]

@@ -66,6 +66,7 @@ class Net(nn.Sequential):
 """
 
 
+@pytest.mark.slow
 def test_another_network_than_the_runs_is_a_line(cli: Cli, tmp_path: Path) -> None:
     env = {"PYTHONPATH": f"{tmp_path}:{PATH}"}
     options = ["~model", "+model._target_=net_of_mine.Net", "trainer=debug", "logger=none"]

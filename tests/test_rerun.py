@@ -57,6 +57,7 @@ def test_a_run_with_other_code(quick_cli: Cli, tmp_path: Path, change: Callable[
     assert len(list(tmp_path.glob(".run.*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_with_other_code(quick_cli: Cli, tmp_path: Path, change: Callable[[], None]) -> None:
     sweep, command = tmp_path / "sweep", ["-m", "seed=0,1", *QUICK]
     assert quick_cli(*command).returncode == 0

@@ -432,6 +432,7 @@ def test_load_run_gives_the_best_weights(composed: Compose, tmp_path: Path) -> N
         load_run(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_the_pages_way_to_open_a_run_works_in_a_process_of_its_own(tmp_path: Path) -> None:
     [line] = re.findall(r"`(from runlab.load import load_run; .*?)`", (ROOT / "README.md").read_text())
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):

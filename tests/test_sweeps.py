@@ -176,6 +176,7 @@ def test_torchrun_and_srun_start_no_sweep(quick_cli: Cli, monkeypatch: pytest.Mo
     assert "leave out torchrun or srun, or leave out -m" in answer.stderr
 
 
+@pytest.mark.slow
 def test_seeds_end_in_a_mean(quick_cli: Cli, tmp_path: Path) -> None:
     answer = quick_cli(*readme("sweep=seeds"), *SHORT)
     assert answer.returncode == 0, answer.stderr

@@ -199,6 +199,7 @@ def test_is_killed_and_resumed(name: str, straight: Any, tmp_path: Path) -> None
     assert_equal(contents(tmp_path / "run"), contents(straight(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but("colour"))
 def test_on_two_processes(name: str, cli: Cli, tmp_path: Path) -> None:
     task, run_dir = TASKS[name], tmp_path / "run"

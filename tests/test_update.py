@@ -74,6 +74,7 @@ def change(template: Path) -> None:
 
 
 @pytest.mark.parametrize("clone", [True, False], ids=["clone", "copy"])
+@pytest.mark.slow
 def test_both_sides_changes_are_there_and_it_trains(template: Path, clone: bool) -> None:
     folder = project(template, clone)
     before = git(folder, "rev-parse", "HEAD").strip()
