@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-EXAMPLE = {"__init__", "callbacks", "classifier", "data", "figures", "networks", "options"}  # its files
+OWN = "the template's own limit: rename the project, and it is yours"
 PACKAGE = next(path.parent for path in (ROOT / "src").glob("*/data.py"))  # the example
 ENGINE = ROOT / "src/runlab"
 FILES = subprocess.run(
@@ -83,7 +83,7 @@ def test_files_of_ones_own_leave_the_tests_green(tmp_path: Path) -> None:
         (copy / name).write_text(text)
     run_in(copy, "schemas/make.py")
     files = ["tests/test_schemas.py", "tests/test_golden.py", "tests/test_project.py"]
-    chosen = "schemas or each_config or left_over or resolved or small"
+    chosen = "make_schemas or each_config_is or left_over or resolved"
     assert " passed" in run_in(copy, "-m", "pytest", "-p", "no:xdist", *files, "-k", chosen, "-o", "addopts=")
 
 
@@ -224,12 +224,13 @@ def lines(*paths: Path) -> int:
 @pytest.mark.slow  # not in a user's `make test`
 def test_example_and_engine_stay_small() -> None:
     example, engine = sorted(PACKAGE.rglob("*.py")), sorted(ENGINE.rglob("*.py"))
-    if PACKAGE.name != "digits" or {path.stem for path in example} != EXAMPLE:
+    if PACKAGE.name != "digits":
         return  # a project of its own, which may be as large as it likes
+    assert len(example) <= 7, OWN
     options = PACKAGE / "options.py"  # a line for each value of each choice
     assert lines(options) <= 250
     # More than the 650 that it should be: ten data sets, image folders, several loaders.
-    assert lines(*example) - lines(options) <= 710, "the template's own limit: delete it in a project of your own"
+    assert lines(*example) - lines(options) <= 710, OWN
     # Far more than the 2,600 that it should be, for any task, loader, logger and argument: what can be deleted?
     assert lines(*engine) <= 7420
     assert lines(ROOT / "train.py") <= 80

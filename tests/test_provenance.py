@@ -19,7 +19,13 @@ def test_provenance_keeps_what_was_not_committed(composed: Compose, tmp_path: Pa
     noted = json.loads((tmp_path / "run/provenance.json").read_text())
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert noted["git_commit"] == (commit.stdout.strip() or None)
-    assert (tmp_path / "run/provenance.diff").exists() == bool(noted["git_dirty"])
+    diff = tmp_path / "run/provenance.diff"
+    assert diff.exists() == bool(noted["git_dirty"])
+    written = diff.read_bytes() if diff.exists() else b""
+    assert written == provenance.diff()
+    if not any(name.endswith((".py", ".yaml", "/")) for name in noted["git_untracked"]):
+        changed = subprocess.run(["git", "diff", "HEAD", "--binary"], cwd=ROOT, capture_output=True, check=False)
+        assert written == changed.stdout
 
 
 def test_new_code_is_in_the_diff_from_which_it_can_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

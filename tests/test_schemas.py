@@ -42,6 +42,11 @@ def test_the_schemas_are_those_that_make_schemas_writes() -> None:
         assert (ROOT / "schemas" / name).read_text() == made["text"](schema), "`make schemas` writes them anew"
 
 
+@pytest.mark.slow  # not in a user's `make test`
+def test_each_config_names_its_schema() -> None:
+    assert sorted((ROOT / "conf").rglob("*.yaml")) == CONFIGS, "begin a file as those beside it do"
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_config_is_valid(path: Path) -> None:
     assert is_valid(OmegaConf.to_container(OmegaConf.load(path)), named(path))
