@@ -74,6 +74,12 @@ def same_environment() -> Iterator[None]:
         yield
 
 
+def install(folder: Path, *what: str) -> None:
+    """Install packages from the registry into a folder, to be put in front of what is installed."""
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "-q", "--python", sys.executable]
+    subprocess.run([*uv, "--target", str(folder), *what], check=True)
+
+
 def choices(group: str) -> list[str]:
     """The options that a config group holds."""
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))

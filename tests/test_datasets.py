@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from archives import MAKERS, ROTATED, TEST, TRAIN, samples
-from conftest import PATH, ROOT, Compose, choices
+from conftest import PATH, ROOT, Compose, choices, install
 from hydra.utils import instantiate
 from lightning import LightningDataModule
 from omegaconf import OmegaConf
@@ -694,8 +694,7 @@ def test_images_one_by_one_give_the_same_by_transforms_that_draw_nothing(compose
 @pytest.mark.registry
 def test_svhn_as_scipy_reads_it(tmp_path: Path) -> None:
     """SciPy is not installed with the project: torchmetrics imports it where it is, 0.4 s in each process."""
-    install = [str(Path(sys.executable).with_name("uv")), "pip", "install", "-q", "--python", sys.executable]
-    subprocess.run([*install, "--no-deps", "--target", str(tmp_path / "scipy"), "scipy"], check=True)
+    install(tmp_path / "scipy", "--no-deps", "scipy")
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", __file__, "-k", "svhn", "--all", "-m", "not registry"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "scipy"), PATH])}
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

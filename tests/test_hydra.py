@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATH, ROOT, Compose
+from conftest import PATH, ROOT, Compose, install
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
@@ -50,9 +50,7 @@ def test_the_next_hydra(tmp_path: Path) -> None:
     are left out: our sweepers append to a list that is read-only there, and `hydra.mode` may no longer stand in
     conf/sweep/. When 1.4 is out, those are what is to be done.
     """
-    install = [str(Path(sys.executable).with_name("uv")), "pip", "install", "-q", "--python", sys.executable]
-    install += ["--target", str(tmp_path / "next"), "--prerelease", "allow", "hydra-core>=1.4.0rc1,<1.5"]
-    subprocess.run(install, check=True)
+    install(tmp_path / "next", "--prerelease", "allow", "hydra-core>=1.4.0rc1,<1.5")
     path = os.pathsep.join([str(tmp_path / "next"), str(ROOT / "src"), str(ROOT), PATH])
     env = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
     asked = subprocess.run(

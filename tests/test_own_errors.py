@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import PATH, Cli
 
-from runlab.config.resolvers import score, without_null_groups
+from runlab.config.resolvers import flags_first, score
 
 CODE = """
 import torch
@@ -90,8 +90,8 @@ def test_a_slip_in_a_yaml_file_is_a_line(quick_cli: Cli, tmp_path: Path) -> None
 
 
 def test_options_in_any_order(quick_cli: Cli) -> None:
-    assert without_null_groups(["train.py", "a=1,2", "-m", "b=2"]) == ["train.py", "-m", "a=1,2", "b=2"]
-    assert without_null_groups(["train.py", "--config-dir=x", "a=1"]) == ["train.py", "--config-dir=x", "a=1"]
+    assert flags_first(["train.py", "a=1,2", "-m", "b=2"]) == ["train.py", "-m", "a=1,2", "b=2"]
+    assert flags_first(["train.py", "--config-dir=x", "a=1"]) == ["train.py", "--config-dir=x", "a=1"]
     answer = quick_cli("model=mlp", "--seed=1")
     assert (answer.returncode, answer.stderr) == (1, "--seed=1: an override has no dashes, seed=1\n")
 

@@ -20,5 +20,5 @@ def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 def is_from_own_code(error: BaseException) -> bool:
     """Whether an error came by the user's own code."""
-    frames, entry = traceback.extract_tb(error.__traceback__), Path(sys.argv[0]).name
-    return any(is_own_code(frame.filename) and Path(frame.filename).name != entry for frame in frames)
+    entry = Path(sys.argv[0]).name
+    return any(Path(frame.filename).name != entry for frame in own_frames(error))

@@ -23,7 +23,8 @@ PROJECT = Path(__file__).resolve().parents[3]
 GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer", "scheduler")
 
 
-OPTIONS = ("--cfg=", "--config-", "--package=", "--info=", "--experimental-rerun=")  # Hydra's, with a value
+# Hydra's own options that take a value.
+WITH_VALUE = ("--cfg=", "--config-", "--package=", "--info=", "--experimental-rerun=")
 
 
 def quoted(path: str | Path) -> str:
@@ -65,16 +66,20 @@ def _typed_job_folder(_root_: Any) -> str:
     return job_folder(job["override_dirname"])
 
 
-def without_null_groups(argv: list[str]) -> list[str]:
-    """The command line as Hydra has it: `model=null` is written `~model`. Groups that are null anyway are left out.
+def flags_first(argv: list[str]) -> list[str]:
+    """The command line with `-m` before its overrides: behind one argparse would take no other.
 
-    `-m` comes first: behind an override argparse would take no other. `UserError` for an override with dashes.
+    `UserError` for an override with dashes.
     """
     for word in argv[1:]:
-        if re.match(r"--[\w.]+=", word) and not word.startswith(OPTIONS):
+        if re.match(r"--[\w.]+=", word) and not word.startswith(WITH_VALUE):
             raise UserError(f"{word}: an override has no dashes, {word.lstrip('-')}")
     flags = [word for word in argv if word in ("-m", "--multirun")]
-    argv = [*argv[:1], *flags, *(word for word in argv[1:] if word not in flags)]
+    return [*argv[:1], *flags, *(word for word in argv[1:] if word not in flags)]
+
+
+def without_null_groups(argv: list[str]) -> list[str]:
+    """The command line as Hydra has it: `model=null` is written `~model`. Groups that are null anyway are left out."""
     spelt = {f"{group}=null": f"~{group}" for group in ("data", "model", "optimizer", "scheduler")}
     spelt["logger=null"] = "logger=none"
     return [spelt.get(argument, argument) for argument in argv if argument not in ("experiment=null", "sweep=null")]

@@ -74,7 +74,8 @@ def prepare(dataset: Any, root: str) -> None:
 
     def damaged() -> list[Path]:
         paths = [(Path(root, path), md5) for path, md5 in archives(dataset).items()]
-        return [path for path, md5 in paths if not _is_intact(path, md5, split, _stamps(path.parent))]
+        stamps = {folder: _stamps(folder) for folder in {path.parent for path, _ in paths}}
+        return [path for path, md5 in paths if not _is_intact(path, md5, split, stamps[path.parent])]
 
     if damaged():
         with user_errors(f"{folder}: data missing or damaged, no download; put the archives there or set data.root"):

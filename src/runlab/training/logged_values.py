@@ -84,9 +84,10 @@ class LoggedValues(_ResultCollection):
             options["sync_dist"] = True
         batch_size = options.pop("batch_size", None)
         key, is_plain = f"{fx}.{name}", isinstance(value, Tensor) and self.dataloader_idx is None
-        metric, checked = self._checked.get(key, (None, {}))
+        metric, options_then = self._checked.get(key, (None, {}))
+        is_known = metric is not None and metric is self.get(key) and options == options_then
         # Lightning's checks and copies of the options take longer than the step of a small network: once is enough.
-        if is_plain and metric is self.get(key, self) and checked == options and metric.value.device == value.device:
+        if is_plain and is_known and metric.value.device == value.device:
             size = self._extract_batch_size(metric, batch_size, metric.meta)
             self.update_metrics(key, value.detach(), size)
             return
