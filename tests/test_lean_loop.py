@@ -23,11 +23,13 @@ LEAN: dict[str, tuple[dict[str, Any], int]] = {
     "limit": ({"limit_train_batches": 3}, 6),
     "steps": ({"max_steps": 7, "max_epochs": -1}, 7),
     "validation each second epoch": ({"check_val_every_n_epoch": 2}, 10),
+    "clipping": ({"gradient_clip_val": 0.1}, 10),
+    "clipping of each value": ({"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}, 10),
+    "bf16": ({"precision": "bf16-mixed"}, 10),
 }
 HANDED_OVER: dict[str, dict[str, Any]] = {
-    "clipping": {"gradient_clip_val": 0.1},
     "accumulation": {"accumulate_grad_batches": 2},
-    "bf16": {"precision": "bf16-mixed"},
+    "bf16 weights": {"precision": "bf16-true"},
     "profiler": {"profiler": "simple"},
     "time": {"val_check_interval": {"days": 1}},
 }
@@ -185,12 +187,31 @@ class StepMethods(Net):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ARG002
         scheduler.step()
 
-    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        nn.utils.clip_grad_norm_(self.parameters(), 0.1)
-
 
 def test_a_module_with_step_methods_of_its_own_is_handed_over() -> None:
     compare(StepMethods, 0)
+
+
+class OwnClipping(Net):
+    """Clips by half of what the Trainer says, 0.1 where it says nothing, and logs in it."""
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        assert gradient_clip_algorithm is None
+        self.log("before", self.net.weight.grad.norm())  # type: ignore[union-attr]
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], (gradient_clip_val or 0.2) / 2)
+
+
+class ClipsByItself(Net):
+    def clip_gradients(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        nn.utils.clip_grad_value_(self.parameters(), 0.01)
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+@pytest.mark.parametrize("module", [OwnClipping, ClipsByItself])
+def test_a_module_that_clips_by_itself(module: type[Net], bound: float | None) -> None:
+    compare(module, 10, gradient_clip_val=bound)
 
 
 class WithBatchNorm(Net):

@@ -1,6 +1,7 @@
 """One training batch on the short way: what Lightning does with it in the common case, in the same order."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
@@ -10,7 +11,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.plugins import Precision
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
@@ -23,8 +24,6 @@ STEP_METHODS = (
     "optimizer_zero_grad",
     "backward",
     "lr_scheduler_step",
-    "configure_gradient_clipping",
-    "clip_gradients",
     "_on_before_batch_transfer",
     "_apply_batch_transfer_handler",
 )
@@ -39,19 +38,22 @@ HOOKS = (
 
 
 def is_common_case(trainer: L.Trainer, loop: _TrainingEpochLoop, data_fetcher: _DataFetcher) -> bool:
-    """Whether a batch of this epoch is: forward, zero_grad, backward and one optimizer step on one device, no more."""
-    module = trainer.lightning_module
+    """Whether a batch of this epoch is: forward, zero_grad, backward and one optimizer step on one device, no more.
+
+    Clipped gradients and bfloat16 are among it, float16 is not: its scaler decides by the gradients whether to step.
+    """
+    module, precision = trainer.lightning_module, trainer.precision_plugin
+    is_bfloat16 = type(precision) is MixedPrecision and precision.scaler is None
     return (
         type(trainer.strategy) is SingleDeviceStrategy
         and trainer.strategy.model is module
-        and type(trainer.precision_plugin) is Precision
+        and (type(precision) is Precision or is_bfloat16)
         and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]  # set by a connector
         and type(data_fetcher) is _PrefetchDataFetcher
         and trainer._val_check_time_interval is None  # type: ignore[attr-defined]  # set by a connector
         and module.automatic_optimization
         and not loop.automatic_optimization._skip_backward
         and trainer.accumulate_grad_batches == 1
-        and not trainer.gradient_clip_val
         and len(trainer.optimizers) == 1
         and not isinstance(trainer.optimizers[0], LightningOptimizer)
         and not any(c.reduce_on_plateau and c.interval == "step" for c in trainer.lr_scheduler_configs)
@@ -85,6 +87,11 @@ class LeanStep:
         self._trainer, self._loop, self._module = trainer, loop, trainer.lightning_module
         module, device = self._module, trainer.strategy.root_device
         self._takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+        precision = trainer.precision_plugin
+        self._autocast = precision.autocast_context_manager if isinstance(precision, MixedPrecision) else nullcontext
+        clipping = ("configure_gradient_clipping", "clip_gradients")
+        is_own = any(_is_defined(module, method, L.LightningModule) for method in clipping)
+        self._clips = bool(trainer.gradient_clip_val) or is_own
         self._schedules = [config for config in trainer.lr_scheduler_configs if config.interval == "step"]
         self._hooks: dict[str, tuple[list[Callable[..., Any]], Callable[..., Any] | None]] = {}
         for hook in HOOKS:
@@ -152,6 +159,8 @@ class LeanStep:
                 if loss is not None:
                     self._call_as("backward", self._backward, loss)
             self.call("on_before_optimizer_step", optimizer)
+            if self._clips:
+                self._clip(optimizer)
             return outputs.get("loss")
 
         progress = self._loop.automatic_optimization.optim_progress.optimizer.step
@@ -165,7 +174,8 @@ class LeanStep:
     def _forward(self, batch: Any, batch_idx: int) -> tuple[Tensor | None, dict[str, Any]]:
         """The loss to go backward from, None to leave that out, and the output for `on_train_batch_end`."""
         args = (batch, batch_idx) if self._takes_index else (batch,)
-        output = self._call_as("training_step", self._module.training_step, *args)
+        with self._autocast():
+            output = self._call_as("training_step", self._module.training_step, *args)
         if isinstance(output, Tensor):
             return output, {"loss": output.detach().clone()}
         result = ClosureResult.from_training_step_output(output)
@@ -188,6 +198,11 @@ class LeanStep:
         self.call("on_before_backward", loss)
         loss.backward()
         self.call("on_after_backward")
+
+    def _clip(self, optimizer: torch.optim.Optimizer) -> None:
+        trainer, name = self._trainer, "configure_gradient_clipping"
+        options = {name: getattr(trainer, name) for name in ("gradient_clip_val", "gradient_clip_algorithm")}
+        self._call_as(name, self._module.configure_gradient_clipping, optimizer, **options)
 
     def step_schedulers(self) -> None:
         """Step the schedulers that are due after this batch, but those that wait for a metric."""
