@@ -13,6 +13,8 @@ import torch
 from conftest import Cli, Compose, readme, weights
 from faults import fault
 from hydra.core.utils import JobReturn, JobStatus
+from lightning import Callback
+from omegaconf import OmegaConf
 from test_resume import assert_equal
 
 from runlab.config import resolvers
@@ -167,6 +169,28 @@ def test_a_job_that_slurm_has_killed_fails_alone(
     assert workers.launch_slurm_jobs(Launcher(), [["seed=0"], ["seed=1"]], 0) == ["unfinished", 0.5]
     assert submitit.Job.results is results
     assert "unfinished: Job " in capfd.readouterr().err
+
+
+class Edits(Callback):
+    """The user edits a config file while the sweep runs."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_train_start(self, *_: Any) -> None:
+        self.path.write_text(self.path.read_text().replace("0.01", "0.5"))
+
+
+def test_a_file_edited_meanwhile_is_of_the_next_sweep(quick_cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "conf/experiment/mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\noptimizer:\n  lr: 0.01\n")
+    edits = f"+callbacks.edits={{_target_:test_sweeps.Edits,path:{path}}}"
+    answer = quick_cli("-m", f"--config-dir={tmp_path}/conf", "experiment=mine", "seed=0,1", edits, *SHORT)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "0.5" in path.read_text()
+    configs = [OmegaConf.load(job(tmp_path / "sweep", f"seed={seed}") / ".hydra/config.yaml") for seed in (0, 1)]
+    assert [config.optimizer.lr for config in configs] == [0.01, 0.01]
 
 
 def test_torchrun_and_srun_start_no_sweep(quick_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

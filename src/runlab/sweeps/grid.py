@@ -1,5 +1,6 @@
 """The sweeper that runs every combination. Hydra imports it at each start: nothing heavy in here."""
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,29 @@ from runlab.runs.record import finished_metrics, write_overrides
 from runlab.sweeps import picture, table, workers
 
 
+class KeptConfigs:
+    """What Hydra's launcher of jobs in this process composes them by: hands out what the sweep has composed before.
+
+    No config is composed twice, and all jobs are of conf/ as it was when the sweep began.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.kept: dict[
+            tuple[str, ...], bytes
+        ] = {}  # by the job's overrides; a DictConfig would take ten times as much
+
+    def keep(self, job: Sequence[str], cfg: DictConfig) -> None:
+        self.kept[tuple(job)] = pickle.dumps(cfg)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        if kept := self.kept.pop(tuple(sweep_overrides), None):
+            cfg: DictConfig = pickle.loads(kept)
+            OmegaConf.copy_cache(from_config=master_config, to_config=cfg)
+            return cfg
+        return self.loader.load_sweep_config(master_config, sweep_overrides)
+
+
 class Grid(Sweeper):
     """Runs every combination of the values, as Hydra's own sweeper does, but not the jobs that are finished already.
 
@@ -39,7 +63,11 @@ class Grid(Sweeper):
         with read_write(config):  # a sweep may be over `name`, which the folder has in its name: fix it now
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(self.folder)}")
         workers.check_launcher(config.hydra.launcher)
-        self.jobs = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        self.jobs: Any = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        self.kept = KeptConfigs(self.configs)
+        if config.hydra.launcher._target_.endswith(".BasicLauncher"):  # others compose in a process of the job's own
+            kept: Any = self.kept
+            self.jobs.hydra_context = HydraContext(config_loader=kept, callbacks=hydra_context.callbacks)
 
     def sweep(self, arguments: list[str]) -> None:
         if launched_processes() > 1:
@@ -95,6 +123,7 @@ class Grid(Sweeper):
     def composed(self, job: Sequence[str]) -> tuple[Path, DictConfig, Any]:
         """A job's folder, its config, and its overrides."""
         cfg = self.config_of(job)
+        self.kept.keep(job, cfg)
         folder, words = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir), cfg.hydra.overrides.task
         with open_dict(cfg):
             del cfg["hydra"]
