@@ -6,7 +6,7 @@ READY := .venv/ready
 PACKAGE := digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format notebook tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak golden update schemas
+.PHONY: help setup train test test-all test-gpu lint format notebook tensorboard dashboard-picture lock rename accuracy bench bench-sweep reproduce soak golden update schemas
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -30,6 +30,9 @@ test: $(READY)  ## run the tests, but the slow ones and those whose programs are
 
 test-all: $(READY)  ## run all tests
 	@$(BIN)/pytest -n 2 --dist worksteal --all $(ARGS)
+
+test-gpu: $(READY)  ## run the tests of runs on a GPU, on a machine that has one
+	@$(BIN)/pytest -n 2 --gpu $(addprefix tests/test_,gpu.py tasks.py lean_loop.py lean_resume.py logged_values.py resume.py) $(ARGS)
 
 lint: $(READY)  ## check format, style and types
 	@$(BIN)/ruff format --check

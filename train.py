@@ -52,7 +52,7 @@ def fit_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             checkpoint = checkpoint or checkpoints.restore(task, cfg.ckpt_path, strict=cfg.ckpt_strict)
             built[:] = loggers.build_loggers(cfg, checkpoint if last else {})
             trainer = build.build_trainer(cfg, built, task)
-            record.write_record(run_dir, cfg, data)
+            record.write_record(run_dir, cfg, data, trainer.strategy.root_device)
             log.log_config(trainer, cfg)
 
         ckpt_path, end = cfg.ckpt_path, {"epoch": checkpoint["epoch"] + 1, "global_step": checkpoint["global_step"]}

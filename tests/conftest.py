@@ -34,37 +34,48 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 torch.set_num_threads(1)  # the tests run in parallel
 
 # Marker -> the programs that its tests need, none for those that run only if all are wanted, and how to get them.
-NEEDED = {
+NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
     "browser": (("chromium", "chromedriver"), "apt-get install chromium chromium-driver fonts-dejavu-core"),
     "editor": (("yaml-language-server",), "apt-get install npm && npm install -g yaml-language-server@1.25.0"),
     "slurm": (("slurmctld", "slurmd", "sbatch", "munged"), "apt-get install slurmctld slurmd slurm-client munge"),
     "slow": ((), "make test-all"),
+    "gpu": ((), "make test-gpu, on a machine with a GPU"),
     "registry": ((), "make test-all, which needs the package registry"),
 }
 
 
-def missing_parts() -> dict[str, str]:
-    """The markers whose programs are not on this machine, each with the way to get them."""
-    return {mark: way for mark, (names, way) in NEEDED.items() if not (names and all(map(shutil.which, names)))}
+def left_out(config: pytest.Config) -> dict[str, str]:
+    """The markers whose tests are not run here, each with the way to run them. With --all those of a GPU alone."""
+    marks = {"gpu"} if config.getoption("--all") else {*NEEDED}
+    if config.getoption("--gpu"):
+        marks.discard("gpu")
+    needed = {mark: (programs, way) for mark, (programs, way) in NEEDED.items() if mark in marks}
+    return {
+        mark: way for mark, (programs, way) in needed.items() if not (programs and all(map(shutil.which, programs)))
+    }
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run all tests, also those whose programs are not installed")
+    parser.addoption("--gpu", action="store_true", help="let the tests use a GPU, which is hidden from them else")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs: the same tests, with the same bits, on any machine."""
+    if not config.getoption("--gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests whose programs are not on this machine, unless all are wanted."""
-    if config.getoption("--all"):
-        return
-    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in missing_parts())]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
+    unwanted = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out(config))]
+    items[:] = [item for item in items if item not in unwanted]
+    config.hook.pytest_deselected(items=unwanted)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if not config.getoption("--all"):
-        for mark, way in missing_parts().items():
-            terminalreporter.write_line(f"left out: the {mark} tests; to run them: {way}")
+    for mark, way in left_out(config).items():
+        terminalreporter.write_line(f"left out: the {mark} tests; to run them: {way}")
 
 
 @pytest.fixture(autouse=True)

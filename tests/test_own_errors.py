@@ -2,9 +2,12 @@
 
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import PATH, Cli
+from lightning import LightningModule
 
 from runlab.config.resolvers import flags_first, score
 
@@ -111,3 +114,52 @@ def test_a_misspelt_class_is_one_line(quick_cli: Cli) -> None:
     [line] = answer.stderr.splitlines()
     assert line.startswith("task: Error loading 'digits.classifyer.ImageClassifier': ModuleNotFoundError")
     assert "renamed.yaml" not in line  # it was typed now
+
+
+class Refused(LightningModule):
+    """Does what torch refuses in deterministic mode, or raises what it says on a GPU."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__()
+        self.layer, self.said = torch.nn.Linear(784, 10), said
+
+    def training_step(self, batch: Any) -> Any:
+        if self.said:
+            raise RuntimeError(self.said)
+        return self.layer(batch[0].flatten(1)).sum() + torch.zeros(2).put_(torch.tensor([0]), torch.ones(1)).sum()
+
+    def validation_step(self, batch: Any) -> None:
+        pass
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            "",
+            "an operation has no deterministic way on this device, so that equal seeds would not give equal bits;"
+            " compute it otherwise, or take trainer.deterministic=warn, which names it",
+        ),
+        (
+            "CUDA error: device-side assert triggered",
+            "the GPU stopped at an index out of range, as of a class or a token that does not exist;"
+            " run it with trainer.accelerator=cpu, which shows where",
+        ),
+        (
+            "CUDA out of memory. Tried to allocate 2.00 GiB.",
+            "the GPU's memory is full; take smaller batches or trainer.precision=bf16-mixed, and see with nvidia-smi"
+            " what else has a part of it",
+        ),
+    ],
+)
+def test_what_torch_refuses_says_the_way_out(said: str, line: str, quick_cli: Cli) -> None:
+    own = ["~task", "+task._target_=test_own_errors.Refused", f"+task.said='{said}'", "monitor=null"]
+    answer = quick_cli(*own, "trainer=debug", "logger=none")
+    code = Path(__file__).read_text().splitlines()
+    words = "raise RuntimeError(self.said)" if said else "torch.zeros(2).put_("
+    place = 1 + next(number for number, text in enumerate(code) if words in text)
+    assert answer.returncode == 1
+    assert answer.stderr == f"{line} (tests/test_own_errors.py:{place})\n"

@@ -351,7 +351,6 @@ def test_mistakes_are_answered_in_a_line(run_dir: Path, tmp_path: Path, quick: P
     assert quick("--help").stdout.startswith("Predict with a finished run's best weights.")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 def test_a_gpu_that_is_not_there_is_answered(run_dir: Path, tmp_path: Path, quick: Predict) -> None:
     done = quick(f"run={run_dir}", f"output={tmp_path}/p.csv", "device=cuda")
     assert done.stderr == "device=cuda: no GPU can be used on this machine; take device=cpu\n"

@@ -79,7 +79,7 @@ def assert_equal(a: Any, b: Any) -> None:
     """Equal values, and equal bits of tensors, however deep."""
     assert type(a) is type(b)
     if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
+        assert torch.equal(a.cpu(), b.cpu())
     elif isinstance(a, dict):
         assert a.keys() == b.keys()
         for key in a:

@@ -43,7 +43,7 @@ class CharacterModel(LightningModule):
 
     def forward(self, windows: Tensor) -> Tensor:
         states, _ = self.gru(self.embedding(windows[:, :-1]))
-        return nn.functional.cross_entropy(self.head(states).transpose(1, 2), windows[:, 1:])
+        return nn.functional.cross_entropy(self.head(states).flatten(0, 1), windows[:, 1:].flatten())
 
     def training_step(self, windows: Tensor) -> Tensor:
         loss = self(windows)

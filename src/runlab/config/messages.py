@@ -57,6 +57,13 @@ _SAID = (
     "You provided multiple `",
 )
 
+# The same of what a step of the user's own code does, whose place is said too.
+_SAID_OF_A_STEP = (
+    "does not have a deterministic implementation",
+    "device-side assert triggered",
+    "CUDA out of memory",
+)
+
 _OTHER_WEIGHTS = "Error(s) in loading state_dict"
 
 # What a library says -> what to do about it.
@@ -69,6 +76,12 @@ HINTS = {
     " hook has added one; such a run cannot be resumed, begin a new one with ckpt_path=.../checkpoints/last.ckpt",
     "CUDAAccelerator` can not run": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
+    "does not have a deterministic implementation": "an operation has no deterministic way on this device, so that"
+    " equal seeds would not give equal bits; compute it otherwise, or take trainer.deterministic=warn, which names it",
+    "device-side assert triggered": "the GPU stopped at an index out of range, as of a class or a"
+    " token that does not exist; run it with trainer.accelerator=cpu, which shows where",
+    "CUDA out of memory": "the GPU's memory is full; take smaller batches or trainer.precision=bf16-mixed, and see with"
+    " nvidia-smi what else has a part of it",
     "pip install -U 'wandb": "needs the package wandb: pip install wandb",
     "pip install -U 'mlflow": "needs the package mlflow: pip install mlflow, or only mlflow-skinny sqlalchemy alembic",
     "No module named 'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",
@@ -116,11 +129,12 @@ def report_errors() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         theirs = isinstance(error, HydraException | OmegaConfBaseException) or getattr(error, "errno", None) in _DISK
-        theirs |= type(error).__name__ in _LIBRARIES or any(said in str(error) for said in _SAID)
+        of_a_step = any(said in str(error) for said in _SAID_OF_A_STEP)
+        theirs |= type(error).__name__ in _LIBRARIES or of_a_step or any(said in str(error) for said in _SAID)
         theirs |= isinstance(error, MarkedYAMLError) or (_OTHER_WEIGHTS in str(error) and not is_from_own_code(error))
         if not (theirs or _is_about_a_path(error)):
             raise
-        print(masked(one_line(error)), file=sys.stderr)
+        print(masked(one_line(error) + (own_line(error) if of_a_step else "")), file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)

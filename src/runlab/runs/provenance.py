@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from runlab.config.secrets import written_value
 
 
-def source(cfg: DictConfig, data: Any) -> dict[str, Any]:
-    """Where the run comes from: code, versions, machine, command line, seed, and the checksums of the data.
+def source(cfg: DictConfig, data: Any, device: Any) -> dict[str, Any]:
+    """Where the run comes from: code, versions, the `torch.device` it trains on, command, seed, checksums of the data.
 
     A data module may have `checksums`, the MD5 of each file that it reads by the file's name.
     """
@@ -31,7 +31,9 @@ def source(cfg: DictConfig, data: Any) -> dict[str, Any]:
         "git_untracked": [line[3:] for line in changes if line.startswith("??")],  # of these only code is in the .diff
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "lightning", "hydra-core")},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})",
         "threads": torch.get_num_threads(),  # the number of threads changes the last bits of a sum
         "command": sys.argv,
         "seed": written_value(cfg, "seed"),

@@ -72,7 +72,7 @@ def write_overrides(run_dir: Path, overrides: Any) -> None:
             temporary.write_text(OmegaConf.to_yaml(overrides))
 
 
-def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
+def write_record(run_dir: Path, cfg: DictConfig, data: Any, device: Any) -> None:
     """Write the run's config and its provenance. A resumed run adds its own provenance to what stands there."""
     if not rank_zero():
         return
@@ -81,7 +81,7 @@ def write_record(run_dir: Path, cfg: DictConfig, data: Any) -> None:
         for name, part in (("hydra", hydra), ("overrides", HydraConfig.get().overrides.task)):
             with atomic_write((run_dir / RECORD).with_stem(name)) as temporary:
                 temporary.write_text(OmegaConf.to_yaml(part))
-    source, diff, path = provenance.source(cfg, data), "provenance.diff", run_dir / "provenance.json"
+    source, diff, path = provenance.source(cfg, data, device), "provenance.diff", run_dir / "provenance.json"
     content = source
     if path.exists():
         earlier = read_json(path, "restore it, or move it away: a new one is then written")

@@ -54,6 +54,7 @@ def filter_warnings() -> None:
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # that it makes an experiment
     for message in (
         ".*isinstance.treespec, LeafSpec",  # Lightning 2.6 calls torch in a way that torch 2.15 deprecates
+        "GPU available but not used",  # trainer.accelerator=cpu is a choice
         ".*does not have many workers",  # for data in memory 0 is the fastest
         "Checkpoint directory .* exists and is not empty",  # a resumed run's own
         "Total length of .* across ranks is zero",  # no validation data is a choice
