@@ -3,9 +3,10 @@
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -63,11 +64,11 @@ class Grid(Sweeper):
         with read_write(config):  # a sweep may be over `name`, which the folder has in its name: fix it now
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(self.folder)}")
         workers.check_launcher(config.hydra.launcher)
-        self.jobs: Any = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
         self.kept = KeptConfigs(self.configs)
+        jobs: Any = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
         if config.hydra.launcher._target_.endswith(".BasicLauncher"):  # others compose in a process of the job's own
-            kept: Any = self.kept
-            self.jobs.hydra_context = HydraContext(config_loader=kept, callbacks=hydra_context.callbacks)
+            jobs.hydra_context = HydraContext(cast("ConfigLoader", self.kept), hydra_context.callbacks)
+        self.jobs = jobs
 
     def sweep(self, arguments: list[str]) -> None:
         if launched_processes() > 1:
