@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from runlab.config.check import check
 from runlab.config.help import group_help
 from runlab.config.messages import report_errors, user_errors
-from runlab.config.resolvers import flags_first, for_each_choice, path_as_typed, without_null_groups
+from runlab.config.resolvers import as_texts, flags_first, for_each_choice, path_as_typed, without_null_groups
 from runlab.config.startup import fast_exit, fast_imports
 from runlab.runs import record
 from runlab.runs.files import run_lock
@@ -76,5 +76,5 @@ def main(cfg: DictConfig) -> float | str | None:
 if __name__ == "__main__":
     with fast_exit(), report_errors():
         if not group_help(sys.argv, Path(__file__).parent / "conf", *OPTIONS):
-            sys.argv = for_each_choice(expand_resume(without_null_groups(flags_first(sys.argv))))
+            sys.argv = for_each_choice(as_texts(expand_resume(without_null_groups(flags_first(sys.argv)))))
             main()

@@ -9,7 +9,7 @@ import torch
 from conftest import PATH, Cli
 from lightning import LightningModule
 
-from runlab.config.resolvers import flags_first, score
+from runlab.config.resolvers import as_texts, flags_first, score
 
 CODE = """
 import torch
@@ -97,6 +97,38 @@ def test_options_in_any_order(quick_cli: Cli) -> None:
     assert flags_first(["train.py", "--config-dir=x", "a=1"]) == ["train.py", "--config-dir=x", "a=1"]
     answer = quick_cli("model=mlp", "--seed=1")
     assert (answer.returncode, answer.stderr) == (1, "--seed=1: an override has no dashes, seed=1\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "read"),
+    [
+        ("ckpt_path=runs/s/seed=0,optimizer.lr=0.1/last.ckpt", 'ckpt_path="runs/s/seed=0,optimizer.lr=0.1/last.ckpt"'),
+        ("data.root=/tmp/a(1)", 'data.root="/tmp/a(1)"'),
+        ("name=it's", 'name="it\'s"'),
+        ('name=6"', 'name="6\\""'),
+        *((word, word) for word in ("seed=0,1", "model=choice(mlp,lenet)", "~model", "a='b=c'", "b=", "c=[x,{y: 1}]")),
+        *(
+            (word, word)
+            for word in ("data.root=/tmp/my data", "+a.b@c=${d}", "x=${oc.env:HOME,'(a)'}", "hydra/launcher=local")
+        ),
+    ],
+)
+def test_a_value_that_is_a_text_needs_no_quotes(word: str, read: str) -> None:
+    assert as_texts(["train.py", word]) == ["train.py", read]
+    assert as_texts(["train.py", "--config-dir", "/a=b(c", word]) == ["train.py", "--config-dir", "/a=b(c", read]
+
+
+@pytest.mark.parametrize("word", ["lr", "=3", "optimizer,lr=3", "model."])
+def test_a_word_that_is_no_override_is_said(word: str, quick_cli: Cli) -> None:
+    answer = quick_cli("seed=1", word)
+    line = f"{word}: no override; write key=value, as in optimizer.lr=0.01\n"
+    assert (answer.returncode, answer.stderr) == (1, line)
+
+
+@pytest.mark.parametrize("value", ["[a,b", "{a", "'a", '"a'])
+def test_half_a_bracket_is_said(value: str, quick_cli: Cli) -> None:
+    answer = quick_cli(f"tags={value}")
+    assert (answer.returncode, answer.stderr) == (1, f"tags={value}: a bracket or a quote in it has no other end\n")
 
 
 @pytest.mark.parametrize(

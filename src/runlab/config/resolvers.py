@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ GROUPS = ("task", "data", "trainer", "callbacks", "logger", "model", "optimizer"
 
 # Hydra's own options that take a value.
 WITH_VALUE = ("--cfg=", "--config-", "--package=", "--info=", "--experimental-rerun=")
+BEFORE_VALUE = {"-c", "-p", "-i", "-cp", "-cn", "-cd", "--config-path", "--config-name", "--config-dir"}
+BEFORE_VALUE |= {"--cfg", "--package", "--info", "--experimental-rerun"}  # where the value is the next word
 
 
 def quoted(path: str | Path) -> str:
@@ -76,6 +79,34 @@ def flags_first(argv: list[str]) -> list[str]:
             raise UserError(f"{word}: an override has no dashes, {word.lstrip('-')}")
     flags = [word for word in argv if word in ("-m", "--multirun")]
     return [*argv[:1], *flags, *(word for word in argv[1:] if word not in flags)]
+
+
+def as_texts(argv: list[str]) -> list[str]:
+    """The command line with quotes around what is a text only in quotes to Hydra, as `ckpt_path=runs/lr=0.1/last.ckpt`.
+
+    `UserError` for a word that is no override with quotes either.
+    """
+    parser = OverridesParser.create()
+
+    def is_read(word: str) -> bool:
+        try:
+            return bool(parser.parse_override(word))
+        except HydraException:
+            return False
+
+    words = argv[:1]
+    for before, word in pairwise(argv):
+        key, equals, value = word.partition("=")
+        if word.startswith("-") or before in BEFORE_VALUE or (key and is_read(word)):
+            words.append(word)
+            continue
+        text = f"{key}={quoted(value)}"
+        if not (key and equals and is_read(text)):
+            raise UserError(f"{word}: no override; write key=value, as in optimizer.lr=0.01")
+        if value[0] in "[{('\"":
+            raise UserError(f"{word}: a bracket or a quote in it has no other end")
+        words.append(text)
+    return words
 
 
 def without_null_groups(argv: list[str]) -> list[str]:
