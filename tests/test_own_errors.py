@@ -125,6 +125,22 @@ def test_a_word_that_is_no_override_is_said(word: str, quick_cli: Cli) -> None:
     assert (answer.returncode, answer.stderr) == (1, line)
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("lr=0.1", "optimizer.lr"),
+        ("epochs=3", "trainer.max_epochs"),
+        ("batch_size=32", "data.batch_size"),
+        ("workers=2", "data.num_workers"),
+    ],
+)
+def test_a_key_without_its_group_is_known(word: str, meant: str, quick_cli: Cli) -> None:
+    answer = quick_cli(word)
+    key = word.partition("=")[0]
+    assert (answer.returncode, answer.stderr) == (1, f"{key}: no such option. Did you mean {meant}?\n")
+    assert " Choices: hydra, name, " in quick_cli("dropout=0.1").stderr  # nothing is near
+
+
 @pytest.mark.parametrize("value", ["[a,b", "{a", "'a", '"a'])
 def test_half_a_bracket_is_said(value: str, quick_cli: Cli) -> None:
     answer = quick_cli(f"tags={value}")

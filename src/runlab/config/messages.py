@@ -8,9 +8,10 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from hydra.errors import CompactHydraException, HydraException, InstantiationException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
@@ -162,9 +163,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
         key, parent = str(cause.full_key), cause.parent_node
         if "not in struct" in str(cause) and isinstance(parent, DictConfig):
-            prefix = key.rpartition(".")[0]
-            names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
-            return f"{key}: no such option." + suggest(key, names) + f" To add a new one: +{key}=..."
+            return f"{key}: no such option.{_nearest(key, parent)}"
         if isinstance(cause, InterpolationResolutionError):
             return f"{key}: {_first_lines(str(cause))}"
     if isinstance(error, OSError) and (error.errno in _DISK or _is_about_a_path(error)):
@@ -206,6 +205,27 @@ def _is_about_a_path(error: BaseException) -> bool:
     if is_from_own_code(error):
         return False
     return "embedded null" in str(error) or (isinstance(error, OSError) and bool(error.filename))
+
+
+def _nearest(key: str, parent: DictConfig) -> str:
+    """The nearest to a key that `parent`, its group or the whole config, does not have, also in a group; or all."""
+    prefix = key.rpartition(".")[0]
+    names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
+    values: Any = {} if prefix else OmegaConf.to_container(parent)
+    deeper = {path.rpartition(".")[2]: path for path in _paths(values)}
+    [nearest] = difflib.get_close_matches(key, [*names, *deeper], n=1, cutoff=0.75) or [""]
+    if nearest in deeper and nearest not in names:
+        return f" Did you mean {deeper[nearest]}?"
+    return f"{suggest(key, names)} To add a new one: +{key}=..."
+
+
+def _paths(values: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    """The keys of a config's values within its groups, as they are typed; Hydra's own are left out."""
+    for name, value in values.items():
+        if isinstance(value, dict) and name != "hydra":
+            yield from _paths(value, f"{prefix}{name}.")
+        elif prefix and not str(name).startswith("_"):
+            yield f"{prefix}{name}"
 
 
 def suggest(word: str, choices: Iterable[str], unlisted: Iterable[str] = ()) -> str:
