@@ -64,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hide the GPUs: the same tests, with the same bits, on any machine."""
     if not config.getoption("--gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif not torch.cuda.is_available():
+        raise pytest.UsageError("--gpu: no GPU can be used on this machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
