@@ -28,7 +28,7 @@ train: $(READY)  ## train and test (ARGS="..." are overrides)
 test: $(READY)  ## run the tests, but the slow ones and those whose programs are not installed
 	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
-test-all: $(READY)  ## run all tests
+test-all: $(READY)  ## run all tests but those of a GPU
 	@$(BIN)/pytest -n 2 --dist worksteal --all $(ARGS)
 
 test-gpu: $(READY)  ## run the tests of runs on a GPU, on a machine that has one

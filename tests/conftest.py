@@ -45,7 +45,7 @@ NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def left_out(config: pytest.Config) -> dict[str, str]:
-    """The markers whose tests are not run here, each with the way to run them. With --all those of a GPU alone."""
+    """The markers whose tests are not run here, each with the way to run them; with --all that is `gpu` alone."""
     marks = {"gpu"} if config.getoption("--all") else {*NEEDED}
     if config.getoption("--gpu"):
         marks.discard("gpu")
@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide the GPUs: the same tests, with the same bits, on any machine."""
+    """Hide NVIDIA's GPUs: the same tests, with the same bits, whether there are any or not."""
     if not config.getoption("--gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif not torch.cuda.is_available():

@@ -53,7 +53,12 @@ class Recorder(L.Callback):
 def build(loop: str, callbacks: list[L.Callback], **options: Any) -> L.Trainer:
     """A quiet Trainer whose loop is Lightning's ("stock"), that with seeds ("seeded"), or the lean one ("lean")."""
     quiet: dict[str, Any] = dict.fromkeys(("enable_checkpointing", "enable_progress_bar"), False)
-    quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "auto", "logger": Rows()}
+    quiet |= {
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
+        "logger": Rows(),
+    }
     trainer = L.Trainer(callbacks=callbacks, **{**quiet, "max_epochs": 2, "log_every_n_steps": 3, **options})
     if loop != "stock":
         use_engine_loops(trainer, seed=3, fast=loop == "lean")

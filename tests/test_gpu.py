@@ -114,7 +114,7 @@ class Wrong(LightningModule):
 @pytest.mark.parametrize(
     ("how", "line"),
     [
-        ("label", "the GPU stopped at an index out of range"),
+        ("label", "the GPU stopped at a value out of range"),
         ("memory", "the GPU's memory is full; take smaller batches"),
         ("undetermined", "an operation has no deterministic way on this device"),
     ],

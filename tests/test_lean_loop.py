@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torchmetrics
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, StochasticWeightAveraging
 from loop_cases import Net, TwoOptimizers, adam, lbfgs, sgd
 from loop_compare import compare
 from torch import Tensor, nn
@@ -212,6 +212,17 @@ class ClipsByItself(Net):
 @pytest.mark.parametrize("module", [OwnClipping, ClipsByItself])
 def test_a_module_that_clips_by_itself(module: type[Net], bound: float | None) -> None:
     compare(module, 10, gradient_clip_val=bound)
+
+
+class ClipsLater(Callback):
+    """Sets the bound when training has got so far, in the middle of an epoch."""
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        trainer.gradient_clip_val = 0.01 if trainer.global_step in (3, 4, 7) else None
+
+
+def test_a_bound_that_a_callback_sets_on_the_way() -> None:
+    compare(Net, 10, callbacks=lambda: [ClipsLater()])
 
 
 class WithBatchNorm(Net):

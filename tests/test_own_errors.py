@@ -193,13 +193,13 @@ class Refused(LightningModule):
         ),
         (
             "CUDA error: device-side assert triggered",
-            "the GPU stopped at an index out of range, as of a class or a token that does not exist;"
-            " run it with trainer.accelerator=cpu, which shows where",
+            "the GPU stopped at a value out of range, as the index of a class or a token that does not exist; run it on"
+            " the CPU, which shows where (trainer.accelerator=cpu; predict.py has device=cpu)",
         ),
         (
             "CUDA out of memory. Tried to allocate 2.00 GiB.",
-            "the GPU's memory is full; take smaller batches or trainer.precision=bf16-mixed, and see with nvidia-smi"
-            " what else has a part of it",
+            "the GPU's memory is full; take smaller batches or a lower precision, and see with nvidia-smi what else has"
+            " a part of it",
         ),
     ],
 )
@@ -211,3 +211,9 @@ def test_what_torch_refuses_says_the_way_out(said: str, line: str, quick_cli: Cl
     place = 1 + next(number for number, text in enumerate(code) if words in text)
     assert answer.returncode == 1
     assert answer.stderr == f"{line} (tests/test_own_errors.py:{place})\n"
+
+
+def test_a_fused_optimizer_that_cannot_be_clipped_is_a_line(quick_cli: Cli) -> None:
+    answer = quick_cli("trainer=debug", "logger=none", "trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=0.1")
+    line = "a fused optimizer cannot be clipped in mixed precision; take optimizer.fused=false, or leave out"
+    assert (answer.returncode, answer.stderr) == (1, f"{line} trainer.gradient_clip_val\n")

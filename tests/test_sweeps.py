@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import submitit
 import torch
 from conftest import Cli, Compose, readme, weights
 from faults import fault
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from lightning import Callback
 from omegaconf import OmegaConf
@@ -191,6 +193,15 @@ def test_a_file_edited_meanwhile_is_of_the_next_sweep(quick_cli: Cli, tmp_path: 
     assert "0.5" in path.read_text()
     configs = [OmegaConf.load(job(tmp_path / "sweep", f"seed={seed}") / ".hydra/config.yaml") for seed in (0, 1)]
     assert [config.optimizer.lr for config in configs] == [0.01, 0.01]
+
+
+def test_a_config_of_a_class_that_has_no_module(quick_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_dataclass("Made", [("hidden", int, 3)])  # as hydra-zen makes them; pickle cannot find such a class
+    monkeypatch.setattr(ConfigStore.instance(), "repo", {**ConfigStore.instance().repo})
+    ConfigStore.instance().store(group="mine", name="made", node=made)
+    answer = quick_cli("-m", "seed=0,1", "+mine=made", *SHORT)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("2 jobs, 0 of them finished")
 
 
 def test_torchrun_and_srun_start_no_sweep(quick_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

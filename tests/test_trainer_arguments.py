@@ -570,7 +570,7 @@ ARGUMENTS = {
     "deterministic": Row(
         "works",
         "true, the default, is what equal bits rest on: an operation without a deterministic way on a GPU is refused in"
-        " a line. warn lets it run, false also gives equal bits up elsewhere on a GPU.",
+        " a line. warn lets that one run; false gives up equal bits on a GPU altogether.",
         [
             Case(
                 ["trainer.deterministic=warn"],

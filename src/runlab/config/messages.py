@@ -56,6 +56,7 @@ _SAID = (
     "An invalid dataloader was returned",
     "different number of parameter groups",
     "You provided multiple `",
+    "does not allow for gradient clipping",
 )
 
 # The same of what a step of the user's own code does, whose place is said too.
@@ -79,10 +80,12 @@ HINTS = {
     "No supported gpu backend found": "no GPU can be used on this machine; take trainer.accelerator=cpu or auto",
     "does not have a deterministic implementation": "an operation has no deterministic way on this device, so that"
     " equal seeds would not give equal bits; compute it otherwise, or take trainer.deterministic=warn, which names it",
-    "device-side assert triggered": "the GPU stopped at an index out of range, as of a class or a"
-    " token that does not exist; run it with trainer.accelerator=cpu, which shows where",
-    "CUDA out of memory": "the GPU's memory is full; take smaller batches or trainer.precision=bf16-mixed, and see with"
-    " nvidia-smi what else has a part of it",
+    "device-side assert triggered": "the GPU stopped at a value out of range, as the index of a class or a token that"
+    " does not exist; run it on the CPU, which shows where (trainer.accelerator=cpu; predict.py has device=cpu)",
+    "CUDA out of memory": "the GPU's memory is full; take smaller batches or a lower precision, and see with nvidia-smi"
+    " what else has a part of it",
+    "does not allow for gradient clipping": "a fused optimizer cannot be clipped in mixed precision; take"
+    " optimizer.fused=false, or leave out trainer.gradient_clip_val",
     "pip install -U 'wandb": "needs the package wandb: pip install wandb",
     "pip install -U 'mlflow": "needs the package mlflow: pip install mlflow, or only mlflow-skinny sqlalchemy alembic",
     "No module named 'sqlalchemy": "needs SQLAlchemy and Alembic for its store: pip install sqlalchemy alembic",

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from runlab.sweeps import picture, table, workers
 class KeptConfigs:
     """What Hydra's launcher of jobs in this process composes them by: hands out what the sweep has composed before.
 
-    No config is composed twice, and all jobs are of conf/ as it was when the sweep began.
+    No job of a grid is composed twice, and all are of conf/ as it was when the sweep began.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -37,7 +38,8 @@ class KeptConfigs:
         ] = {}  # by the job's overrides; a DictConfig would take ten times as much
 
     def keep(self, job: Sequence[str], cfg: DictConfig) -> None:
-        self.kept[tuple(job)] = pickle.dumps(cfg)
+        with suppress(pickle.PicklingError, AttributeError, TypeError):  # of a class that has no module: composed anew
+            self.kept[tuple(job)] = pickle.dumps(cfg)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         if kept := self.kept.pop(tuple(sweep_overrides), None):
@@ -66,7 +68,7 @@ class Grid(Sweeper):
         workers.check_launcher(config.hydra.launcher)
         self.kept = KeptConfigs(self.configs)
         jobs: Any = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
-        if config.hydra.launcher._target_.endswith(".BasicLauncher"):  # others compose in a process of the job's own
+        if config.hydra.launcher._target_.endswith(".BasicLauncher"):  # others compose by themselves
             jobs.hydra_context = HydraContext(cast("ConfigLoader", self.kept), hydra_context.callbacks)
         self.jobs = jobs
 
@@ -112,6 +114,8 @@ class Grid(Sweeper):
             if finished is None:
                 missing.append(job)
                 words[folder] = typed
+            else:
+                self.kept.kept.pop(tuple(job), None)
         for folder, typed in words.items():  # the table has them also where the sweep is stopped before their turn
             write_overrides(folder, typed)
         print(f"{len(jobs)} jobs, {len(jobs) - len(missing)} of them finished, in {self.folder}", flush=True)

@@ -88,10 +88,9 @@ class LeanStep:
         module, device = self._module, trainer.strategy.root_device
         self._takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
         precision = trainer.precision_plugin
-        self._autocast = precision.autocast_context_manager if isinstance(precision, MixedPrecision) else nullcontext
+        self._autocast = precision.train_step_context if isinstance(precision, MixedPrecision) else nullcontext
         clipping = ("configure_gradient_clipping", "clip_gradients")
-        is_own = any(_is_defined(module, method, L.LightningModule) for method in clipping)
-        self._clips = bool(trainer.gradient_clip_val) or is_own
+        self._clips_itself = any(_is_defined(module, method, L.LightningModule) for method in clipping)
         self._schedules = [config for config in trainer.lr_scheduler_configs if config.interval == "step"]
         self._hooks: dict[str, tuple[list[Callable[..., Any]], Callable[..., Any] | None]] = {}
         for hook in HOOKS:
@@ -159,7 +158,7 @@ class LeanStep:
                 if loss is not None:
                     self._call_as("backward", self._backward, loss)
             self.call("on_before_optimizer_step", optimizer)
-            if self._clips:
+            if self._trainer.gradient_clip_val or self._clips_itself:  # a callback may set it on the way
                 self._clip(optimizer)
             return outputs.get("loss")
 
