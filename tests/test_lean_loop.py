@@ -26,9 +26,14 @@ LEAN: dict[str, tuple[dict[str, Any], int]] = {
     "clipping": ({"gradient_clip_val": 0.1}, 10),
     "clipping of each value": ({"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}, 10),
     "bf16": ({"precision": "bf16-mixed"}, 10),
+    "accumulation": ({"accumulate_grad_batches": 2}, 10),
+    "accumulation, clipped, validation each second batch": (
+        {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1, "val_check_interval": 2, "log_every_n_steps": 1},
+        10,
+    ),
+    "accumulation up to a step": ({"accumulate_grad_batches": 2, "max_steps": 4, "max_epochs": -1}, 7),
 }
 HANDED_OVER: dict[str, dict[str, Any]] = {
-    "accumulation": {"accumulate_grad_batches": 2},
     "bf16 weights": {"precision": "bf16-true"},
     "profiler": {"profiler": "simple"},
     "time": {"val_check_interval": {"days": 1}},
@@ -221,8 +226,16 @@ class ClipsLater(Callback):
         trainer.gradient_clip_val = 0.01 if trainer.global_step in (3, 4, 7) else None
 
 
-def test_a_bound_that_a_callback_sets_on_the_way() -> None:
-    compare(Net, 10, callbacks=lambda: [ClipsLater()])
+class AccumulatesLater(Callback):
+    """Has the optimizer wait for more and more batches, in the middle of an epoch."""
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        trainer.accumulate_grad_batches = 1 + trainer.global_step // 3
+
+
+@pytest.mark.parametrize("callback", [ClipsLater, AccumulatesLater])
+def test_what_a_callback_sets_on_the_way(callback: type[Callback]) -> None:
+    compare(Net, 10, callbacks=lambda: [callback()])
 
 
 class WithBatchNorm(Net):
@@ -238,5 +251,5 @@ class WithBatchNorm(Net):
 
 
 def test_callbacks_that_change_the_case_on_the_way() -> None:
-    compare(Net, 5, callbacks=lambda: [GradientAccumulationScheduler({1: 2})], max_epochs=3)
+    compare(Net, 15, callbacks=lambda: [GradientAccumulationScheduler({1: 2})], max_epochs=3)
     compare(WithBatchNorm, 20, callbacks=lambda: [StochasticWeightAveraging(0.1, swa_epoch_start=2)], max_epochs=4)

@@ -51,7 +51,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
         self._results.changed = True
-        # Asked at each epoch: GradientAccumulationScheduler and StochasticWeightAveraging change it on the way.
+        # Asked at each epoch: StochasticWeightAveraging changes it on the way.
         lean = self.fast and is_common_case(self.trainer, self, data_fetcher)
         self._step = LeanStep(self.trainer, self) if lean else None
         self._rank = self.trainer.global_rank
@@ -136,7 +136,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         is_last = self._num_ready_batches_reached()
         if self._step is not None and not (self._restarting or is_last or self._is_something_due()):
-            self._batches_that_stepped += 1
+            self._batches_that_stepped += not self._step.accumulates()
         else:
             self._hand_over()
             super().on_advance_end(data_fetcher)

@@ -40,7 +40,8 @@ HOOKS = (
 def is_common_case(trainer: L.Trainer, loop: _TrainingEpochLoop, data_fetcher: _DataFetcher) -> bool:
     """Whether a batch of this epoch is: forward, zero_grad, backward and one optimizer step on one device, no more.
 
-    Clipped gradients and bfloat16 are among it, float16 is not: its scaler decides by the gradients whether to step.
+    Clipped and accumulated gradients and bfloat16 are among it. float16 is not: its scaler decides by the gradients
+    whether to step.
     """
     module, precision = trainer.lightning_module, trainer.precision_plugin
     is_bfloat16 = type(precision) is MixedPrecision and precision.scaler is None
@@ -53,7 +54,6 @@ def is_common_case(trainer: L.Trainer, loop: _TrainingEpochLoop, data_fetcher: _
         and trainer._val_check_time_interval is None  # type: ignore[attr-defined]  # set by a connector
         and module.automatic_optimization
         and not loop.automatic_optimization._skip_backward
-        and trainer.accumulate_grad_batches == 1
         and len(trainer.optimizers) == 1
         and not isinstance(trainer.optimizers[0], LightningOptimizer)
         and not any(c.reduce_on_plateau and c.interval == "step" for c in trainer.lr_scheduler_configs)
@@ -147,16 +147,17 @@ class LeanStep:
         return batch
 
     def optimize(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """One step of the optimizer; returns `training_step`'s output as `on_train_batch_end` gets it."""
+        """One step of the optimizer, or its gradients alone where it waits for more batches.
+
+        Returns `training_step`'s output as `on_train_batch_end` gets it.
+        """
         optimizer, outputs = self._trainer.optimizers[0], None
+        if self.accumulates():
+            return self._gradients(optimizer, batch, batch_idx)
 
         def closure() -> Tensor | None:
             nonlocal outputs
-            with torch.enable_grad():  # some optimizers call it under no_grad
-                loss, outputs = self._forward(batch, batch_idx)
-                self._zero_grad(optimizer)
-                if loss is not None:
-                    self._call_as("backward", self._backward, loss)
+            outputs = self._gradients(optimizer, batch, batch_idx)
             self.call("on_before_optimizer_step", optimizer)
             if self._trainer.gradient_clip_val or self._clips_itself:  # a callback may set it on the way
                 self._clip(optimizer)
@@ -170,14 +171,33 @@ class LeanStep:
             return Closure(lambda: ClosureResult(None)).consume_result().asdict()
         return outputs
 
-    def _forward(self, batch: Any, batch_idx: int) -> tuple[Tensor | None, dict[str, Any]]:
-        """The loss to go backward from, None to leave that out, and the output for `on_train_batch_end`."""
+    def accumulates(self) -> bool:
+        """Whether the optimizer waits for another batch after this one."""
+        return self._trainer.accumulate_grad_batches != 1 and self._loop._should_accumulate()
+
+    def _gradients(self, optimizer: torch.optim.Optimizer, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Forward and backward; returns what `optimize` does."""
+        every = self._trainer.accumulate_grad_batches
+        with torch.enable_grad():  # some optimizers call their closure under no_grad
+            loss, outputs = self._forward(batch, batch_idx, every)
+            if batch_idx % every == 0:
+                self._zero_grad(optimizer)
+            if loss is not None:
+                self._call_as("backward", self._backward, loss)
+        return outputs
+
+    def _forward(self, batch: Any, batch_idx: int, every: int) -> tuple[Tensor | None, dict[str, Any]]:
+        """The loss to go backward from, None to leave that out, and the output for `on_train_batch_end`.
+
+        Both are a share of the loss where the optimizer steps on `every` so many batches.
+        """
         args = (batch, batch_idx) if self._takes_index else (batch,)
         with self._autocast():
             output = self._call_as("training_step", self._module.training_step, *args)
         if isinstance(output, Tensor):
-            return output, {"loss": output.detach().clone()}
-        result = ClosureResult.from_training_step_output(output)
+            loss = output if every == 1 else output / every
+            return loss, {"loss": loss.detach().clone()}
+        result = ClosureResult.from_training_step_output(output, every)
         if result.closure_loss is None:
             Closure.warning_cache.warn(
                 "`training_step` returned `None`. If this was on purpose, ignore this warning..."
@@ -206,7 +226,7 @@ class LeanStep:
     def step_schedulers(self) -> None:
         """Step the schedulers that are due after this batch, but those that wait for a metric."""
         loop = self._loop
-        for config in self._schedules:
+        for config in [] if self.accumulates() else self._schedules:
             if loop.batch_progress.current.ready % config.frequency == 0:
                 loop.scheduler_progress.increment_ready()
                 self._call_as("lr_scheduler_step", config.scheduler.step)
