@@ -1,6 +1,7 @@
 """What a module keeps beside its weights: it is there after a resume, and in the test of the best checkpoint."""
 
 import copy
+import itertools
 import json
 import random
 from pathlib import Path
@@ -10,12 +11,12 @@ import numpy as np
 import probe
 import pytest
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from test_cases import contents
 from test_odd_tasks import refusal, run
 from test_resume import assert_equal
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, random_split
+from torch.utils.data import DataLoader, Dataset, random_split
 from torchmetrics import MaxMetric, MeanMetric, MinMaxMetric
 
 from runlab.config.messages import report_errors
@@ -329,3 +330,112 @@ def test_a_group_that_is_added_by_hand_is_said(tmp_path: Path, capsys: pytest.Ca
         run(tmp_path / "run", state("AddsGroup"), "trainer.max_epochs=3", "resume=auto")
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("the optimizer of the run to resume had other groups of parameters")
+
+
+class ForTheTest(probe.Probe):
+    """Sets what is for the test alone, in one of the hooks that come before it."""
+
+    def __init__(self, lr: float, hook: str) -> None:
+        super().__init__(lr)
+        self.hook, self.samples = hook, 1
+
+    def setup(self, stage: str) -> None:
+        if self.hook == "setup":
+            self.samples = 1 if stage == "fit" else 50
+
+    def on_test_start(self) -> None:
+        if self.hook == "module":
+            self.samples = 50
+
+    def test_step(self, batch: list[Tensor]) -> None:  # noqa: ARG002
+        self.log("test_samples", float(self.samples))
+
+
+class SetsSamples(Callback):
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        pl_module.samples = 50
+
+
+@pytest.mark.parametrize("hook", ["setup", "module", "callback"])
+def test_what_is_set_for_the_test_counts_in_it(tmp_path: Path, hook: str) -> None:
+    typed = [state("ForTheTest"), f"+task.hook={hook}"]
+    typed += ["+callbacks.samples._target_=test_foreign_state.SetsSamples"] if hook == "callback" else []
+    assert run(tmp_path / "run", *typed)["test_samples"] == 50
+    best = f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt"
+    assert run(tmp_path / "again", *typed, "fit=false", best)["test_samples"] == 50
+
+
+class Warms(probe.Probe):
+    """Is warm in the first epoch: a hook of the start sets what training brings back to what it was."""
+
+    def __init__(self, lr: float, hook: str) -> None:
+        super().__init__(lr)
+        self.hook, self.warming = hook, False
+
+    def on_fit_start(self) -> None:
+        self.warming = self.hook == "on_fit_start"
+
+    def on_train_start(self) -> None:
+        self.warming |= self.hook == "on_train_start"
+
+    def on_train_epoch_end(self) -> None:
+        self.warming = False
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return (0.1 if self.warming else 1.0) * super().training_step(batch)
+
+
+class Memory(Dataset[Any]):
+    """Losses of earlier batches, with the two methods."""
+
+    def __init__(self) -> None:
+        self.losses: list[Any] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.losses = list(state["losses"])
+
+
+class Remembers(probe.Probe):
+    def __init__(self, lr: float) -> None:
+        super().__init__(lr)
+        self.memory = Memory()
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        loss = super().training_step(batch)
+        self.memory.losses.append(loss.detach())
+        return loss / (1 + torch.stack(self.memory.losses).mean())
+
+
+class Cycles(probe.Probe):
+    """Takes numbers from an iterator, whose place nobody can save."""
+
+    def on_fit_start(self) -> None:
+        self.numbers = itertools.cycle([1.0, 0.5, 0.25])
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return next(self.numbers) * super().training_step(batch)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [[state("Warms"), "+task.hook=on_fit_start"], [state("Warms"), "+task.hook=on_train_start"], [state("Remembers")]],
+    ids=["fit", "train", "memory"],
+)
+@pytest.mark.parametrize("batch", [15, 21])
+def test_it_is_there_after_a_stop(tmp_path: Path, typed: list[str], batch: int) -> None:
+    run(tmp_path / "straight", *typed, "trainer.max_epochs=3")
+    kill = f"+callbacks.kill={{_target_:faults.InterruptAt,batch:{batch}}}"
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", *typed, "trainer.max_epochs=3", kill)
+    run(tmp_path / "run", *typed, "trainer.max_epochs=3", kill, "resume=auto")
+    assert_equal(contents(tmp_path / "run"), contents(tmp_path / "straight"))
+
+
+def test_an_iterator_is_said_to_be_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "run", state("Cycles"), "trainer.max_epochs=1")
+    run(tmp_path / "run", state("Cycles"), "trainer.max_epochs=2", "resume=auto")
+    line = "resumed: not restored, as too large, or of a kind that a checkpoint cannot hold (NumPy values, objects)"
+    assert capsys.readouterr().err == f"{line}: task.numbers\n"

@@ -59,7 +59,7 @@ class SeededFetcher:
         known, self.generators = self.generators, generators_of(*self.owners)
         if {*map(id, self.generators)} - {*map(id, known)}:
             batch = self._fetch_and_draw(seed, indices)
-        kept = KeptState(*self.owners, limit=1 << 20)
+        kept = KeptState(*self.owners)
         depends = not is_same(batch, self._fetch_and_draw(seed, indices))
         kept.restore({})  # what counts or caches its samples has not seen the second look
         return depends, batch[0]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from runlab.data.object_state import GENERATORS, load_state, state_of
 
 STATE = "state of a generator"  # the key of what stands for one
+LIMIT = 1 << 20  # numbers or strings of one value that a checkpoint takes
 PLAIN = bool | int | float | str | bytes | None
 Found = tuple[str, bool, Any]  # the path to a value, and whether it is an attribute
 
@@ -52,20 +53,38 @@ def search(*owners: Any, skip: tuple[Any, ...] = ()) -> Iterator[Found]:
 
 
 class Opaque:
-    """A value that cannot be saved."""
+    """A value that cannot be saved, and what shows later whether it has changed."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
+        self.mark = self._mark()
+
+    def _mark(self) -> Any:
+        value = self.value
+        if isinstance(value, Tensor):
+            return value.data_ptr(), 0 if value.is_inference() else value._version, value.shape
+        if isinstance(value, np.ndarray):
+            return value.shape, value.ravel()[:: 1 + value.size // 1000].tobytes() if not value.dtype.hasobject else 0
+        return list(value) if isinstance(value, list | tuple | deque) else None
+
+    def has_changed(self, before: Any) -> bool:
+        """Whether a tensor, array or list is not what it was `before`; a list that was filled where it was None is."""
+        mark, earlier = self.mark, before.mark if isinstance(before, Opaque) else before
+        if not (isinstance(mark, list) and isinstance(earlier, list | tuple)):
+            return isinstance(before, Opaque) and type(mark) is type(earlier) and mark != earlier
+        pairs = zip(mark, earlier, strict=False)
+        return len(mark) != len(earlier) or any(old is not new and old is not None for new, old in pairs)
 
 
 class KeptState:
     """The attributes of objects that have changed since this was made, as far as they are plain values.
 
-    Plain are numbers, strings, tensors, arrays, and lists, tuples, dicts, sets and deques of these, up to `limit`
-    items, and with `generators` the states of random generators.
+    Plain are numbers, strings, tensors, arrays, and lists, tuples, dicts, sets and deques of these, up to `LIMIT`
+    items, of other things than numbers and strings up to `limit`; and with `generators` the states of random
+    generators.
     """
 
-    def __init__(self, *owners: Any, limit: int, skip: tuple[Any, ...] = (), generators: bool = False) -> None:
+    def __init__(self, *owners: Any, limit: int = LIMIT, skip: tuple[Any, ...] = (), generators: bool = False) -> None:
         self.owners, self.limit, self.skip, self.generators = owners, limit, (*skip, nn.Module), generators
         self.start = self._now()
 
@@ -90,7 +109,8 @@ class KeptState:
             owner, _, name = path.rpartition(".")
             if owner in owners and not isinstance(new, Opaque):
                 held = vars(owners[owner])
-                held[name] = put_back(held.get(name), new)
+                if not is_same(self._copy(held.get(name)), new):
+                    held[name] = put_back(held.get(name), new)
 
     def lost(self) -> list[str]:
         """The names of attributes that hold something else than at the start, and cannot be saved.
@@ -106,31 +126,42 @@ class KeptState:
             or (not callable(value) and before.get(path, value) is not value)
         ]
 
+    def outgrown(self) -> list[str]:
+        """The names of tensors, arrays and lists that have changed and are too large to be saved."""
+        now = self._now().items()
+        found = [path for path, kept in now if isinstance(kept, Opaque) and kept.has_changed(self.start.get(path))]
+        return [path.partition(".")[2] for path in found]
+
 
 def _are_scalars(items: Any) -> bool:
     """Whether all are plain numbers or strings; quick, for there may be as many as samples."""
     return {*map(type, items)} <= {bool, int, float, str, bytes, type(None)}
 
 
-def _copy(value: Any, limit: int, inner: bool = False) -> Any:
-    """A copy that a checkpoint may hold, or `Opaque`; for an array a tensor, for a set or a deque a list."""
+def _copy(value: Any, limit: int, most: int = LIMIT, inner: bool = False) -> Any:
+    """A copy that a checkpoint may hold, or `Opaque`; for an array a tensor, for a set or a deque a list.
+
+    `most` numbers or strings, or `limit` other things.
+    """
     if isinstance(value, np.float64 | np.integer | np.bool_) and not inner:  # another float has another precision
         value = value.item()
     if _are_scalars([value]):
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8 and not inner:
-        if value.size > limit:
+        if value.size > most:
             return Opaque(value)
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
-    if isinstance(value, Tensor) and value.numel() <= limit:
+    if isinstance(value, Tensor) and value.numel() <= most:
         return value.detach().cpu().clone()
     is_known = type(value) in (list, tuple, dict) or (isinstance(value, list | dict | set | deque) and not inner)
-    if not is_known or len(value) > limit:
+    if not is_known or len(value) > most:
         return Opaque(value)
     keys = list(value) if isinstance(value, dict) else []
     items = list(value.values()) if keys else sorted(value, key=repr) if isinstance(value, set) else list(value)
     if not _are_scalars(items):
-        items = [_copy(item, limit // len(items), inner=True) for item in items]
+        if len(items) > limit:
+            return Opaque(value)
+        items = [_copy(item, limit // len(items), most // len(items), inner=True) for item in items]
     if not _are_scalars(keys) or any(isinstance(item, Opaque) for item in items):
         return Opaque(value)
     kind = type(value) if isinstance(value, tuple) else list
@@ -153,6 +184,8 @@ def put_back(old: Any, new: Any) -> Any:
             old[...] = new
     elif isinstance(old, list) and isinstance(new, list):
         old[:] = new
+    elif type(old) is type(new) is tuple and len(old) == len(new):
+        return tuple(map(put_back, old, new))
     elif isinstance(old, set | deque) and isinstance(new, list | set):
         old.clear()
         old.update(new) if isinstance(old, set) else old.extend(new)

@@ -30,7 +30,7 @@ class SeededIterable(LoaderWrapper):
         super().__init__(loader, seed, progress, training=training)
         is_loader = isinstance(loader, DataLoader)
         owners = [loader.dataset, loader.batch_sampler, loader.sampler] if is_loader else [loader]
-        self._kept = KeptState(*owners, limit=1 << 20)
+        self._kept = KeptState(*owners)
 
     def __len__(self) -> int:
         return len(self._user_loader)
@@ -83,8 +83,9 @@ class ResumableLoader(LoaderWrapper):
         self._is_direct = not loader.num_workers and not loader.pin_memory
         self._device = loader.dataset.device if isinstance(loader.dataset, InMemoryDataset) else None
         samplers = [s for s in self._order.samplers if training and type(s) not in (RandomSampler, SequentialSampler)]
-        self._kept = KeptState(*samplers, limit=1 << 20, skip=(loader.dataset,))
-        self._kept_by_data = KeptState(*[loader.dataset] * (training and self._draws), limit=100)
+        self._kept = KeptState(*samplers, skip=(loader.dataset,))
+        is_ours = type(loader.dataset) is InMemoryDataset
+        self._kept_by_data = KeptState(*[loader.dataset] * (training and not is_ours), limit=100)
         self._requests = RequestQueue()
         self._iterated = request_loader(loader, self._fetcher, self._requests)
         self._position: dict[str, Any] = {}  # where the Trainer's iterator stands
@@ -151,6 +152,8 @@ class ResumableLoader(LoaderWrapper):
         if position["batches"]:
             self._kept.restore(kept)
         self._report_lost(self._kept)
+        for name in self._kept_by_data.outgrown():
+            self._report_unequal(f"`{name}` has changed and is too large to be saved")
         return batches
 
     def _fetch(self, batches: Any, seed: int, done: int) -> Iterator[Any]:

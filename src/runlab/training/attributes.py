@@ -1,5 +1,6 @@
 """Plain attributes that training changes: what a module counts by hand, what a hook has set for an epoch."""
 
+import io
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ from runlab.data.object_state import has_state, load_state, state_of
 
 VALUES = (bool, int, float, complex, str, type(None))
 LIMIT = 256 * 2**20  # bytes of tensors in them that a checkpoint takes
-# What has a state and is not the task's: Lightning's own, and what holds samples.
-NOT_STATEFUL = (LightningOptimizer, L.Callback, L.LightningDataModule, L.Trainer, DataLoader, Dataset)
+# What has a state and is not the task's: Lightning's own, and loaders.
+NOT_STATEFUL = (LightningOptimizer, L.Callback, L.LightningDataModule, L.Trainer, DataLoader)
 
 
 class Attributes:
@@ -36,14 +37,15 @@ class Attributes:
         """Without a trainer those of a module alone."""
         self.module, self.trainer, self.lightnings = module, trainer, vars(L.LightningModule()).keys() - {"training"}
         self.first: dict[str, tuple[Any, Any]] = {}
+        self.before: dict[str, Any] = {}
 
     def note(self, before: dict[str, Any]) -> None:
         """Note what they are when training begins, before `restore`: what `changed` compares with.
 
-        `before` are numbers and texts that count in place of those: the sanity check may have changed them.
+        And what numbers and texts were `before` the hooks of its start and the sanity check: a resumed run has not had
+        that check, and a value that training has brought back to what it was is another one than such a hook sets.
         """
-        self.first = {key: (value, _mark(value)) for key, value, _ in self._now()}
-        self.first |= {key: (value, value) for key, value in before.items()}
+        self.first, self.before = {key: (value, _mark(value)) for key, value, _ in self._now()}, before
 
     def plain_values(self) -> dict[str, Any]:
         """Those that are numbers or texts."""
@@ -55,7 +57,10 @@ class Attributes:
         weights = {part.untyped_storage().data_ptr() for part in (*self.module.parameters(), *self.module.buffers())}
         for key, value, is_state in self._now():
             first, mark = self.first.get(key, (..., ...))
-            if mark == _mark(value):
+            if hasattr(value, "__next__") and not isinstance(value, io.IOBase):
+                left_out.append(key)  # it goes on with each item, which nothing shows
+                continue
+            if mark == _mark(value) == _mark(self.before.get(key, value)):
                 continue
             tensors = list[Tensor]()
             try:
@@ -73,12 +78,15 @@ class Attributes:
                 saved[key] = [plain, on_device, "state" if is_state else first is value]
         return saved, left_out
 
-    def restore(self, saved: dict[str, Any]) -> list[str]:
-        """Set them to what they were; return the names of those whose object is not there."""
-        owners, stateful, missing = dict(self._owners()), dict(self._stateful()), []
+    def restore(self, saved: dict[str, Any], device: Any = None) -> list[str]:
+        """Set them to what they were; return the names of those whose object is not there.
+
+        Tensors that were on a GPU come to `device`, if None to the module's.
+        """
+        owners, stateful, missing = dict(self._owners()), dict(self.stateful()), []
         for key, (value, on_device, how) in saved.items():
             if on_device:
-                value = move_data_to_device(value, self.module.device)
+                value = move_data_to_device(value, device or self.module.device)
             path, _, name = key.rpartition(".")
             if how == "state" and key in stateful:
                 load_state(stateful[key], value)
@@ -123,7 +131,7 @@ class Attributes:
                 items = value.items() if isinstance(value, dict) else enumerate(value)
                 yield from ((f"{path}.{name}.{key}", item) for key, item in items)
 
-    def _stateful(self) -> Iterator[tuple[str, Any]]:
+    def stateful(self) -> Iterator[tuple[str, Any]]:
         """The objects with a state of their own that the module and the Trainer do not save themselves."""
         known = {id(part) for part in self.module.modules()}
         if self.trainer:
@@ -146,14 +154,14 @@ class Attributes:
                     value = modes.get(path.removeprefix("task").removeprefix("."), value)
                 if name not in skipped and not _is_owner(value) and not has_state(value):
                     yield f"{path}.{name}", value, False
-        for path, value in self._stateful():
+        for path, value in self.stateful():
             yield path, state_of(value), True
 
 
-def restore_task(module: L.LightningModule, saved: dict[str, Any]) -> None:
+def restore_task(module: L.LightningModule, saved: dict[str, Any], device: Any = None) -> None:
     """Set the attributes of a task's module to what a checkpoint holds of them, but for the mode, train or eval."""
     own = (key for key in saved if key.startswith("task.") and not key.endswith(".training"))
-    Attributes(module).restore({key: saved[key] for key in own})
+    Attributes(module).restore({key: saved[key] for key in own}, device)
 
 
 class _Ref:

@@ -132,7 +132,7 @@ def test(
         return {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
         if isinstance(callback, EpochState):
-            callback.tested = checkpoint.get("epoch_state", [])
+            callback.before_test(trainer, task, checkpoint)
     if "state_dict" not in checkpoint:
         rank_zero_only(print)("no checkpoint was written: the weights at hand are tested", flush=True)
     seed_all(seed)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from runlab.config.messages import UserError
+from runlab.data.object_state import GENERATORS
 from runlab.training.attributes import LIMIT, Attributes, is_users, restore_task
 from runlab.training.logged_values import LoggedValues, names_in_epoch
 
@@ -47,7 +48,7 @@ class EpochState(L.Callback):
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
-        self.tested: list[dict[str, Any]] = []  # what the tested checkpoint holds of each process
+        self._tested: dict[str, Any] = {}  # the attributes that the tested checkpoint has of this process
         self._attributes: Attributes | None = None
         self._plain: dict[str, Any] = {}  # the numbers and texts among them, before the sanity check
 
@@ -94,12 +95,21 @@ class EpochState(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._plain = Attributes(pl_module, trainer).plain_values()
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put back what the tested checkpoint has of the module's attributes: they belong to its weights."""
-        if self.tested:
-            saved = self.tested[trainer.global_rank % len(self.tested)].get("attributes", {})
+    def before_test(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put back what the tested checkpoint has of the module's attributes: they belong to its weights.
+
+        What `setup` and the hooks of the test's start set then is for the test.
+        """
+        if every := checkpoint.get("epoch_state"):
+            self._tested = every[trainer.global_rank % len(every)].get("attributes", {})
             # Those that had not changed by then are as they were before the training.
-            restore_task(pl_module, {key: [value, False, False] for key, value in self._plain.items()} | saved)
+            before = {key: [value, False, False] for key, value in self._plain.items()}
+            restore_task(pl_module, before | self._tested, trainer.strategy.root_device)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Once more the state of networks and optimizers, which `setup` may have made anew, without their weights."""
+        parts = {key for key, part in Attributes(pl_module).stateful() if not isinstance(part, GENERATORS)}
+        restore_task(pl_module, {key: value for key, value in self._tested.items() if key in parts})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         metrics = move_data_to_device(self._loaded.get("metrics", {}), trainer.strategy.root_device)

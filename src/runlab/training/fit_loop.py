@@ -1,6 +1,7 @@
 """Lightning's loop over epochs, mended where a resumed run would go another way than the uninterrupted one."""
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,7 @@ class ResumableFitLoop(_FitLoop):
     epoch_loop: LeanEpochLoop
     after_start: Callable[[], None] | None = None  # called when all hooks of the training's start have been
     _kept: KeptState | None = None  # what the data module changes of its own
+    _reported: set[str] = set()  # noqa: RUF012  # the names of it that were said to be lost
     _made: dict[str, Any] = {}  # noqa: RUF012  # the epoch in which the loaders were made, and what was kept by then
     _resumed: dict[str, Any] = {}  # noqa: RUF012  # the same of the run that is resumed, and what it kept at its end
 
@@ -62,6 +64,7 @@ class ResumableFitLoop(_FitLoop):
         if not (self.restarted_mid_epoch or self.restarted_on_epoch_end):
             epochs: Any = self.epoch_progress.current
             forget_epoch(self.trainer)
+            self._report_outgrown()
             self._seed(_EPOCH, epochs.processed)
         super().on_advance_start()
 
@@ -75,6 +78,15 @@ class ResumableFitLoop(_FitLoop):
         if self._kept:
             state["data_module"] = self._made | {"now": self._kept.changes()}
         return state
+
+    def _report_outgrown(self) -> None:
+        """Say once what the data module has changed that cannot be saved."""
+        names = [name for name in (self._kept.outgrown() if self._kept else []) if name not in self._reported]
+        self._reported.update(names)
+        for name in names if self.trainer.is_global_zero else []:
+            data = type(self._data_source.instance).__name__
+            text = "has changed and is too large to be saved, so a resumed run will come out differently"
+            print(f"training data ({data}): `{name}` {text}", file=sys.stderr)
 
     def _seed(self, what: int, epoch: int) -> None:
         """Seed what is drawn outside of batches, alike in all processes: a resumed run comes here another way."""
