@@ -419,6 +419,25 @@ class Cycles(probe.Probe):
         return next(self.numbers) * super().training_step(batch)
 
 
+class EndsEpochs(probe.Probe):
+    """Ends each epoch by hand, a batch later each time: Lightning then validates nothing."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:  # noqa: ARG002
+        return -1 if batch_idx >= 4 + self.current_epoch else None
+
+
+def test_an_epoch_that_is_ended_by_hand_is_not_validated_after_a_resume(tmp_path: Path) -> None:
+    typed = [state("EndsEpochs"), "monitor=null"]
+    run(tmp_path / "straight", *typed, "trainer.max_epochs=3")
+    run(tmp_path / "run", *typed, "trainer.max_epochs=1")
+    probe.SEEN.clear()
+    run(tmp_path / "run", *typed, "trainer.max_epochs=3", "resume=auto")
+    assert not [seen for seen in probe.SEEN if seen.stage == "val"]
+    last = [torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("run", "straight")]
+    assert_equal(last[0]["state_dict"], last[1]["state_dict"])
+    assert last[0]["global_step"] == last[1]["global_step"] == 4 + 5 + 6
+
+
 @pytest.mark.parametrize(
     "typed",
     [[state("Warms"), "+task.hook=on_fit_start"], [state("Warms"), "+task.hook=on_train_start"], [state("Remembers")]],

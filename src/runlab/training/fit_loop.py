@@ -51,7 +51,10 @@ class ResumableFitLoop(_FitLoop):
     @restarting.setter
     def restarting(self, restarting: bool) -> None:
         epochs: Any = self.epoch_progress.current
-        self._restarting = restarting and not epochs.ready == epochs.started == epochs.processed
+        is_over = epochs.ready == epochs.started == epochs.processed
+        self._restarting = restarting and not is_over
+        if is_over:  # its last batch may have been one that `on_train_batch_start` has skipped, with the rest
+            self.epoch_loop.resumed_after_step = False
         for loop in vars(self).values():
             if isinstance(loop, _Loop):
                 loop.restarting = self._restarting
