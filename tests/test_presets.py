@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import Cli, Compose
 
+import runlab.sweeps.grid  # noqa: F401  # it keeps what it imports: not what a test here puts in its place
+
 DEBUG = {"max_epochs": 1, "max_steps": -1, "accelerator": "cpu", "devices": 1, "num_nodes": 1}
 DEBUG |= {"limit_train_batches": 3, "limit_val_batches": 3, "limit_test_batches": 3}
 OWN = """# @package _global_
@@ -77,3 +79,14 @@ def test_a_number_with_an_exponent_is_a_number(quick_cli: Cli, tmp_path: Path, m
 def test_no_logger_by_either_word(quick_cli: Cli, tmp_path: Path) -> None:
     assert quick_cli("trainer=debug", "logger=null").returncode == 0
     assert not list((tmp_path / "run").glob("events*"))
+
+
+def test_a_task_with_data_of_its_own_is_not_mixed_with_the_default(quick_cli: Cli, tmp_path: Path) -> None:
+    (file := tmp_path / "own/task/line.yaml").parent.mkdir(parents=True)
+    file.write_text("# @package _global_\ntask:\n  _target_: probe.Probe\n  lr: 0.1\ndata:\n  _target_: probe.Rows\n")
+    own = [f"--config-dir={tmp_path}/own", "task=line", "trainer=debug", "logger=none", "monitor=null"]
+    line = "task=line: has data of its own, probe.Rows; add data=null, or it gets digits.data.ImageDataModule\n"
+    answer = quick_cli(*own)
+    assert (answer.returncode, answer.stderr) == (1, line)
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert quick_cli(*own, "data=null", "+data.batch_size=4").returncode == 0

@@ -234,6 +234,8 @@ def _paths(values: dict[Any, Any], prefix: str = "") -> Iterator[str]:
 def suggest(word: str, choices: Iterable[str], unlisted: Iterable[str] = ()) -> str:
     """The choice nearest to a word, and all choices but those that are `unlisted`, as sentences behind a message."""
     names = [str(choice) for choice in choices]
+    if not names and not unlisted:
+        return ""
     close = difflib.get_close_matches(word, [*names, *unlisted], n=1)
     return (f" Did you mean {close[0]}?" if close else "") + f" Choices: {', '.join(names)}."
 

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from runlab.config.messages import UserError
 from runlab.config.processes import rank_zero
 from runlab.config.resolvers import GROUPS, as_typed
 
@@ -25,7 +26,10 @@ def say_overruled(cfg: DictConfig) -> None:
 
 
 def overruled(cfg: DictConfig, words: list[str]) -> Iterator[str]:
-    """A line for each typed word that is overruled in `cfg`, an unresolved config."""
+    """A line for each typed word that is overruled in `cfg`, an unresolved config.
+
+    `UserError` where a task has data of its own and the default's are left in place.
+    """
     typed: dict[str, str] = {}
     for word in words:
         key, _, value = word.partition("=")
@@ -42,6 +46,8 @@ def overruled(cfg: DictConfig, words: list[str]) -> Iterator[str]:
                 final = final.get(part, ...) if isinstance(final, dict) else ...
             by_hand = any(f"{key}.".startswith(f"{word}.") for word in typed if word != group)
             if own is not None and final not in (own, ...) and not by_hand:
+                if key == "data._target_":  # a mixture of both would be made
+                    raise UserError(f"{group}={choice}: has data of its own, {own}; add data=null, or it gets {final}")
                 file = next((f"{name}={typed[name]}" for name in ("experiment", "sweep", "task") if name in typed), "")
                 yield f"{group}={choice}: its {key}={own} is overruled by {file or 'another file'}, {final}; or type it"
 
