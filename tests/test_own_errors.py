@@ -141,6 +141,13 @@ def test_a_key_without_its_group_is_known(word: str, meant: str, quick_cli: Cli)
     assert " Choices: hydra, name, " in quick_cli("dropout=0.1").stderr  # nothing is near
 
 
+@pytest.mark.parametrize("word", ["callbacks=null", "model=3", "+experiment=true"])
+def test_a_group_without_a_name_is_said(word: str, quick_cli: Cli) -> None:
+    answer = quick_cli(word)
+    line = f"{word}: a group takes the name of one of its files; --help lists them\n"
+    assert (answer.returncode, answer.stderr) == (1, line)
+
+
 @pytest.mark.parametrize("value", ["[a,b", "{a", "'a", '"a'])
 def test_half_a_bracket_is_said(value: str, quick_cli: Cli) -> None:
     answer = quick_cli(f"tags={value}")

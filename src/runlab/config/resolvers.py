@@ -90,9 +90,17 @@ def as_texts(argv: list[str]) -> list[str]:
 
     def is_read(word: str) -> bool:
         try:
-            return bool(parser.parse_override(word))
+            read = parser.parse_override(word)
         except HydraException:
             return False
+        is_one = not (read.is_delete() or read.is_sweep_override())
+        if (
+            is_one
+            and read.key_or_group in (*GROUPS, "experiment", "sweep")
+            and not isinstance(read.value(), str | list)
+        ):
+            raise UserError(f"{word}: a group takes the name of one of its files; --help lists them")
+        return True
 
     words = argv[:1]
     for before, word in pairwise(argv):
