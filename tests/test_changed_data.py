@@ -1,8 +1,10 @@
 """What training changes in the data is there after a resume, or a line says that it cannot be."""
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import probe
 import pytest
 import torch
@@ -11,6 +13,8 @@ from test_cases import contents
 from test_odd_tasks import run
 from test_resume import assert_equal
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+from runlab.data.kept_state import KeptState
 
 X = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
 
@@ -138,3 +142,29 @@ def test_what_is_too_large_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     run(tmp_path / "run", *typed("Rows"), "trainer.max_epochs=3")
     text = "`rows` has changed and is too large to be saved, so a resumed run will come out differently"
     assert capsys.readouterr().err == f"training data (Rows): {text}\n"
+
+
+def test_what_shows_that_a_large_value_has_changed() -> None:
+    class Holder:
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+    large = 1 << 21
+    for value, change in [
+        (torch.zeros(large), lambda value: value[5].fill_(1)),
+        (np.zeros(large), lambda value: value[::2].fill(1)),
+        ([[index] for index in range(200)], lambda value: value.append([0])),
+        (deque([index] for index in range(200)), lambda value: value.rotate(1)),
+    ]:
+        kept = KeptState(Holder(value), limit=100)
+        assert kept.outgrown() == []
+        change(value)
+        assert kept.outgrown() == ["value"]
+    holder = Holder(torch.arange(large))
+    kept = KeptState(holder, limit=100)
+    holder.value = torch.arange(large)  # made anew, and the same
+    assert kept.outgrown() == []
+    holder.value = torch.arange(large).flip(0)
+    assert kept.outgrown() == ["value"]
+    sparse = torch.eye(3).to_sparse()
+    assert KeptState(Holder([sparse] * 200), limit=100).outgrown() == []

@@ -60,20 +60,30 @@ class Opaque:
         self.mark = self._mark()
 
     def _mark(self) -> Any:
-        value = self.value
-        if isinstance(value, Tensor):
-            return value.data_ptr(), 0 if value.is_inference() else value._version, value.shape
-        if isinstance(value, np.ndarray):
-            return value.shape, value.ravel()[:: 1 + value.size // 1000].tobytes() if not value.dtype.hasobject else 0
-        return list(value) if isinstance(value, list | tuple | deque) else None
+        """The items of a list; of a tensor or array its version, shape and some thousand of its elements."""
+        value, version = self.value, 0
+        some: Any = None
+        if isinstance(value, list | tuple | deque):
+            return list(value)
+        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+            version = 0 if value.is_inference() else value._version
+            some = value.view(-1)[:: 1 + value.numel() // 1000].tolist() if value.is_contiguous() else None
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            some = value.flat[:: 1 + value.size // 1000].tobytes()
+        else:
+            return None
+        return version, (tuple(value.shape), some)
 
     def has_changed(self, before: Any) -> bool:
         """Whether a tensor, array or list is not what it was `before`; a list that was filled where it was None is."""
         mark, earlier = self.mark, before.mark if isinstance(before, Opaque) else before
-        if not (isinstance(mark, list) and isinstance(earlier, list | tuple)):
-            return isinstance(before, Opaque) and type(mark) is type(earlier) and mark != earlier
-        pairs = zip(mark, earlier, strict=False)
-        return len(mark) != len(earlier) or any(old is not new and old is not None for new, old in pairs)
+        if isinstance(mark, list) and isinstance(earlier, list | tuple):
+            pairs = zip(mark, earlier, strict=False)
+            return len(mark) != len(earlier) or any(old is not new and old is not None for new, old in pairs)
+        if not (isinstance(before, Opaque) and isinstance(mark, tuple) and isinstance(earlier, tuple)):
+            return False
+        is_one = self.value is before.value and isinstance(self.value, Tensor)
+        return mark[0] != earlier[0] if is_one else mark[1] != earlier[1]
 
 
 class KeptState:

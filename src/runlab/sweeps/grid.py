@@ -33,9 +33,8 @@ class KeptConfigs:
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
-        self.kept: dict[
-            tuple[str, ...], bytes
-        ] = {}  # by the job's overrides; a DictConfig would take ten times as much
+        # By the job's overrides. A DictConfig would take ten times as much memory.
+        self.kept: dict[tuple[str, ...], bytes] = {}
 
     def keep(self, job: Sequence[str], cfg: DictConfig) -> None:
         with suppress(pickle.PicklingError, AttributeError, TypeError):  # of a class that has no module: composed anew

@@ -40,7 +40,7 @@ class ResumableFitLoop(_FitLoop):
     epoch_loop: LeanEpochLoop
     after_start: Callable[[], None] | None = None  # called when all hooks of the training's start have been
     _kept: KeptState | None = None  # what the data module changes of its own
-    _reported: set[str] = set()  # noqa: RUF012  # the names of it that were said to be lost
+    _reported: frozenset[str] = frozenset()  # the names of it that were said to be lost
     _made: dict[str, Any] = {}  # noqa: RUF012  # the epoch in which the loaders were made, and what was kept by then
     _resumed: dict[str, Any] = {}  # noqa: RUF012  # the same of the run that is resumed, and what it kept at its end
 
@@ -85,7 +85,7 @@ class ResumableFitLoop(_FitLoop):
     def _report_outgrown(self) -> None:
         """Say once what the data module has changed that cannot be saved."""
         names = [name for name in (self._kept.outgrown() if self._kept else []) if name not in self._reported]
-        self._reported.update(names)
+        self._reported |= {*names}
         for name in names if self.trainer.is_global_zero else []:
             data = type(self._data_source.instance).__name__
             text = "has changed and is too large to be saved, so a resumed run will come out differently"
