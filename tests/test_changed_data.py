@@ -152,6 +152,8 @@ def test_what_shows_that_a_large_value_has_changed() -> None:
     large = 1 << 21
     for value, change in [
         (torch.zeros(large), lambda value: value[5].fill_(1)),
+        (torch.full((large,), torch.nan, dtype=torch.bfloat16), lambda value: value[5].fill_(1)),
+        (torch.zeros(1024, 2048).T, lambda value: value[5].fill_(1)),
         (np.zeros(large), lambda value: value[::2].fill(1)),
         ([[index] for index in range(200)], lambda value: value.append([0])),
         (deque([index] for index in range(200)), lambda value: value.rotate(1)),
@@ -160,11 +162,11 @@ def test_what_shows_that_a_large_value_has_changed() -> None:
         assert kept.outgrown() == []
         change(value)
         assert kept.outgrown() == ["value"]
-    holder = Holder(torch.arange(large))
+    holder = Holder(torch.full((large,), torch.nan))
     kept = KeptState(holder, limit=100)
-    holder.value = torch.arange(large)  # made anew, and the same
+    holder.value = torch.full((large,), torch.nan)  # made anew, and the same
     assert kept.outgrown() == []
-    holder.value = torch.arange(large).flip(0)
+    holder.value = torch.zeros(large)
     assert kept.outgrown() == ["value"]
     sparse = torch.eye(3).to_sparse()
     assert KeptState(Holder([sparse] * 200), limit=100).outgrown() == []

@@ -60,14 +60,16 @@ class Opaque:
         self.mark = self._mark()
 
     def _mark(self) -> Any:
-        """The items of a list; of a tensor or array its version, shape and some thousand of its elements."""
+        """The items of a list; of a tensor or array its version, shape and a thousand of its elements, as bytes."""
         value, version = self.value, 0
         some: Any = None
         if isinstance(value, list | tuple | deque):
             return list(value)
         if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
             version = 0 if value.is_inference() else value._version
-            some = value.view(-1)[:: 1 + value.numel() // 1000].tolist() if value.is_contiguous() else None
+            if value.is_contiguous():  # else to look at some would copy all
+                few = value.detach().view(-1)[:: 1 + value.numel() // 1000]
+                some = few.cpu().contiguous().view(torch.uint8).numpy().tobytes()
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
             some = value.flat[:: 1 + value.size // 1000].tobytes()
         else:
