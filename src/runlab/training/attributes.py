@@ -60,7 +60,8 @@ class Attributes:
             if hasattr(value, "__next__") and not isinstance(value, io.IOBase):
                 left_out.append(key)  # it goes on with each item, which nothing shows
                 continue
-            if mark == _mark(value) == _mark(self.before.get(key, value)):
+            now = _mark(value)
+            if mark == now == (_mark(self.before[key]) if key in self.before else now):
                 continue
             tensors = list[Tensor]()
             try:
