@@ -21,7 +21,8 @@ from torch.utils.data import (
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from runlab.data.in_memory import InMemoryDataset
-from runlab.data.kept_state import PLAIN, KeptState, is_same, search
+from runlab.data.kept_state import KeptState, search
+from runlab.data.plain import PLAIN, is_same
 from runlab.data.seeding import generators_of, seed_all
 
 Request = tuple[int, Any]  # the seed of a batch, and its indices

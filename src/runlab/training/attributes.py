@@ -2,22 +2,19 @@
 
 import io
 import sys
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
-import numpy as np
-import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from runlab.data.kept_state import put_back
 from runlab.data.object_state import has_state, load_state, state_of
+from runlab.data.plain import put_back
+from runlab.training.marks import VALUES, mark, plain
 
-VALUES = (bool, int, float, complex, str, type(None))
 LIMIT = 256 * 2**20  # bytes of tensors in them that a checkpoint takes
 # What has a state and is not the task's: Lightning's own, and loaders.
 NOT_STATEFUL = (LightningOptimizer, L.Callback, L.LightningDataModule, L.Trainer, DataLoader)
@@ -45,7 +42,7 @@ class Attributes:
         And what numbers and texts were `before` the hooks of its start and the sanity check: a resumed run has not had
         that check, and a value that training has brought back to what it was is another one than such a hook sets.
         """
-        self.first, self.before = {key: (value, _mark(value)) for key, value, _ in self._now()}, before
+        self.first, self.before = {key: (value, mark(value)) for key, value, _ in self._now()}, before
 
     def plain_values(self) -> dict[str, Any]:
         """Those that are numbers or texts."""
@@ -56,16 +53,16 @@ class Attributes:
         saved, left_out, size = dict[str, Any](), list[str](), 0
         weights = {part.untyped_storage().data_ptr() for part in (*self.module.parameters(), *self.module.buffers())}
         for key, value, is_state in self._now():
-            first, mark = self.first.get(key, (..., ...))
+            first, noted = self.first.get(key, (..., ...))
             if hasattr(value, "__next__") and not isinstance(value, io.IOBase):
                 left_out.append(key)  # it goes on with each item, which nothing shows
                 continue
-            now = _mark(value)
-            if mark == now == (_mark(self.before[key]) if key in self.before else now):
+            now = mark(value)
+            if noted == now == (mark(self.before[key]) if key in self.before else now):
                 continue
             tensors = list[Tensor]()
             try:
-                plain = _plain(value, tensors, top=is_state or first is value)
+                saved_value = plain(value, tensors, top=is_state or first is value)
             except TypeError:
                 left_out.append(key)
                 continue
@@ -76,7 +73,7 @@ class Attributes:
                 left_out.append(key)
             else:
                 on_device = any(not tensor.is_cpu for tensor in tensors)
-                saved[key] = [plain, on_device, "state" if is_state else first is value]
+                saved[key] = [saved_value, on_device, "state" if is_state else first is value]
         return saved, left_out
 
     def restore(self, saved: dict[str, Any], device: Any = None) -> list[str]:
@@ -163,51 +160,6 @@ def restore_task(module: L.LightningModule, saved: dict[str, Any], device: Any =
     """Set the attributes of a task's module to what a checkpoint holds of them, but for the mode, train or eval."""
     own = (key for key in saved if key.startswith("task.") and not key.endswith(".training"))
     Attributes(module).restore({key: saved[key] for key in own}, device)
-
-
-class _Ref:
-    """An object that is looked at from outside: another one is not equal."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Ref) and self.value is other.value
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _mark(value: Any, depth: int = 0) -> Any:
-    """What shows, compared with a later one, whether a value was changed; of tensors and arrays a hash."""
-    if type(value) in VALUES:
-        return value
-    if isinstance(value, dict) and depth < 9:
-        return {key: _mark(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | deque) and depth < 9:
-        return [_mark(item, depth + 1) for item in value]
-    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
-        # By content: `.data` is written to without a trace.
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return ["tensor", str(value.dtype), tuple(value.shape), hash(content)]
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return ["array", str(value.dtype), value.shape, hash(value.tobytes())]
-    return _Ref(value)
-
-
-def _plain(value: Any, tensors: list[Tensor], top: bool = False) -> Any:
-    """A value as a checkpoint may hold it, with its tensors added to `tensors`; `TypeError` if it may not."""
-    kind: Any = type(value)
-    if kind in VALUES:
-        return value
-    if isinstance(value, Tensor):
-        value = value.detach().as_subclass(Tensor)
-        tensors.append(value)
-        return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value  # else all of it is saved
-    if kind is dict or (top and isinstance(value, dict)):
-        return {_plain(key, []): _plain(item, tensors) for key, item in value.items()}
-    if kind in (list, tuple, set) or (top and kind is deque):
-        return (list if kind is deque else kind)(_plain(item, tensors) for item in value)
-    raise TypeError(kind)
 
 
 def _is_owner(value: Any) -> bool:

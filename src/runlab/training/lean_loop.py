@@ -12,7 +12,8 @@ from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFe
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from runlab.data.seeding import seed_all
-from runlab.training.lean_step import LeanStep, is_common_case
+from runlab.training.common_case import is_common_case
+from runlab.training.lean_step import LeanStep
 from runlab.training.logged_values import LoggedValues, logs_this_batch
 
 

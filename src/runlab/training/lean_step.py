@@ -7,26 +7,15 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.plugins import MixedPrecision, Precision
-from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
-# Methods of the module that take part in a step: where one is overridden, Lightning's own loop runs.
-STEP_METHODS = (
-    "optimizer_step",
-    "optimizer_zero_grad",
-    "backward",
-    "lr_scheduler_step",
-    "_on_before_batch_transfer",
-    "_apply_batch_transfer_handler",
-)
+from runlab.training.common_case import is_defined
+
 HOOKS = (
     "on_train_batch_start",
     "on_before_zero_grad",
@@ -35,37 +24,6 @@ HOOKS = (
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
-
-
-def is_common_case(trainer: L.Trainer, loop: _TrainingEpochLoop, data_fetcher: _DataFetcher) -> bool:
-    """Whether a batch of this epoch is: forward, zero_grad, backward and one optimizer step on one device, no more.
-
-    Clipped and accumulated gradients and bfloat16 are among it. float16 is not: its scaler decides by the gradients
-    whether to step.
-    """
-    module, precision = trainer.lightning_module, trainer.precision_plugin
-    is_bfloat16 = type(precision) is MixedPrecision and precision.scaler is None
-    return (
-        type(trainer.strategy) is SingleDeviceStrategy
-        and trainer.strategy.model is module
-        and (type(precision) is Precision or is_bfloat16)
-        and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]  # set by a connector
-        and type(data_fetcher) is _PrefetchDataFetcher
-        and trainer._val_check_time_interval is None  # type: ignore[attr-defined]  # set by a connector
-        and module.automatic_optimization
-        and not loop.automatic_optimization._skip_backward
-        and len(trainer.optimizers) == 1
-        and not isinstance(trainer.optimizers[0], LightningOptimizer)
-        and not any(c.reduce_on_plateau and c.interval == "step" for c in trainer.lr_scheduler_configs)
-        and not any(_is_defined(module, method, L.LightningModule) for method in STEP_METHODS)
-    )
-
-
-def _is_defined(owner: object, hook: str, *bases: type) -> bool:
-    """Whether `owner` has a function of its own named `hook`, instead of one inherited from one of `bases`."""
-    function = getattr(owner, hook)
-    inherited = [getattr(base, hook, None) for base in bases]
-    return callable(function) and getattr(function, "__func__", function) not in inherited
 
 
 def _idle_classes(callback: L.Callback) -> tuple[type, ...]:
@@ -90,19 +48,19 @@ class LeanStep:
         precision = trainer.precision_plugin
         self._autocast = precision.train_step_context if isinstance(precision, MixedPrecision) else nullcontext
         clipping = ("configure_gradient_clipping", "clip_gradients")
-        self._clips_itself = any(_is_defined(module, method, L.LightningModule) for method in clipping)
+        self._clips_itself = any(is_defined(module, method, L.LightningModule) for method in clipping)
         self._schedules = [config for config in trainer.lr_scheduler_configs if config.interval == "step"]
         self._hooks: dict[str, tuple[list[Callable[..., Any]], Callable[..., Any] | None]] = {}
         for hook in HOOKS:
-            callbacks = [getattr(c, hook) for c in trainer.callbacks if _is_defined(c, hook, *_idle_classes(c))]  # type: ignore[attr-defined]  # set by a connector
-            own = getattr(module, hook) if _is_defined(module, hook, L.LightningModule) else None
+            callbacks = [getattr(c, hook) for c in trainer.callbacks if is_defined(c, hook, *_idle_classes(c))]  # type: ignore[attr-defined]  # set by a connector
+            own = getattr(module, hook) if is_defined(module, hook, L.LightningModule) else None
             if callbacks or own:
                 self._hooks[hook] = callbacks, own
-        self.may_skip_epoch = _is_defined(module, "on_train_batch_start", L.LightningModule)
+        self.may_skip_epoch = is_defined(module, "on_train_batch_start", L.LightningModule)
         # Lightning's rule for which of module and data module has the say, with its warning where both define a hook.
         owner = trainer._data_connector._datahook_selector.get_instance  # type: ignore[union-attr]  # set by fit
         defined = {
-            hook: _is_defined(owner(hook), hook, L.LightningModule, L.LightningDataModule)
+            hook: is_defined(owner(hook), hook, L.LightningModule, L.LightningDataModule)
             for hook in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
         }
         self._own_transfer = defined["on_before_batch_transfer"] or defined["transfer_batch_to_device"]
