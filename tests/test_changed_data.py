@@ -125,7 +125,7 @@ def typed(data: str) -> list[str]:
     return [f"data._target_=test_changed_data.{data}", change, "+trainer.reload_dataloaders_every_n_epochs=1"]
 
 
-@pytest.mark.parametrize("reload", [True, False])
+@pytest.mark.parametrize("reload", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("data", ["Pool", "Indices", "PseudoLabels", "OwnLabels", "Caches"])
 def test_it_is_there_after_a_resume(
     data: str, reload: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -443,7 +443,7 @@ def test_an_epoch_that_is_ended_by_hand_is_not_validated_after_a_resume(tmp_path
     [[state("Warms"), "+task.hook=on_fit_start"], [state("Warms"), "+task.hook=on_train_start"], [state("Remembers")]],
     ids=["fit", "train", "memory"],
 )
-@pytest.mark.parametrize("batch", [15, 21])
+@pytest.mark.parametrize("batch", [15, pytest.param(21, marks=pytest.mark.slow)])
 def test_it_is_there_after_a_stop(tmp_path: Path, typed: list[str], batch: int) -> None:
     run(tmp_path / "straight", *typed, "trainer.max_epochs=3")
     kill = f"+callbacks.kill={{_target_:faults.InterruptAt,batch:{batch}}}"

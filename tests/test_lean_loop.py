@@ -40,7 +40,7 @@ HANDED_OVER: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("every", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("optimizer", [sgd, adam, lbfgs])
 @pytest.mark.parametrize("case", LEAN)
 def test_the_common_case_runs_lean(case: str, optimizer: Any, every: int) -> None:

@@ -59,8 +59,10 @@ class Step(Base):
             "return torch.optim.SGD(self.parametrs(), 0.1)",
             marks=pytest.mark.slow,
         ),
-        (["~task", "+task._target_=own_code.Layer"], "self.hidden = nn.Linear(784, hidden)"),
-        (["~task", "+task._target_=own_code.Step"], 'return batch["image"]'),
+        pytest.param(
+            ["~task", "+task._target_=own_code.Layer"], "self.hidden = nn.Linear(784, hidden)", marks=pytest.mark.slow
+        ),
+        pytest.param(["~task", "+task._target_=own_code.Step"], 'return batch["image"]', marks=pytest.mark.slow),
     ],
 )
 def test_a_mistake_in_ones_own_code_shows_its_place(cli: Cli, tmp_path: Path, typed: list[str], place: str) -> None:

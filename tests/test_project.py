@@ -46,6 +46,7 @@ def run_in(copy: Path, *command: str) -> str:
 NEEDS_GIT = pytest.mark.skipif(not FILES, reason="needs a git checkout to know which files are the project's")
 
 
+@pytest.mark.slow
 @NEEDS_GIT
 def test_a_task_of_ones_own_as_the_page_has_it(tmp_path: Path) -> None:
     page, copy = (ROOT / "docs/make-it-yours.md").read_text(), copied(tmp_path / "copy")

@@ -171,6 +171,7 @@ def test_one_seed_gives_equal_weights_another_does_not(composed: Compose, tmp_pa
     assert not torch.equal(first["network.1.weight"], other["network.1.weight"])
 
 
+@pytest.mark.slow
 def test_notebook_experiment_is_the_notebooks_setting(composed: Compose) -> None:
     cfg = composed("experiment=notebook", "logger=none")
     assert (cfg.data.batch_size, cfg.data.eval_batch_size, cfg.data.val_size) == (16, 24, 0)
