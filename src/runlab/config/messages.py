@@ -163,21 +163,19 @@ def _nearest(key: str, parent: DictConfig) -> str:
     """The nearest to a key that `parent`, its group or the whole config, does not have, also in a group; or all."""
     prefix = key.rpartition(".")[0]
     names = [f"{prefix}.{name!s}" if prefix else str(name) for name in parent if not str(name).startswith("_")]
-    values: Any = {} if prefix else OmegaConf.to_container(parent)
-    deeper = {path.rpartition(".")[2]: path for path in _paths(values)}
+    paths = [] if prefix else [path for path in leaves(OmegaConf.to_container(parent)) if not path.startswith("hydra.")]
+    deeper = {path.rpartition(".")[2]: path for path in paths if "." in path and "._" not in path}
     [nearest] = difflib.get_close_matches(key, [*names, *deeper], n=1, cutoff=0.75) or [""]
     if nearest in deeper and nearest not in names:
         return f" Did you mean {deeper[nearest]}?"
     return f"{suggest(key, names)} To add a new one: +{key}=..."
 
 
-def _paths(values: dict[Any, Any], prefix: str = "") -> Iterator[str]:
-    """The keys of a config's values within its groups, as they are typed; Hydra's own are left out."""
-    for name, value in values.items():
-        if isinstance(value, dict) and name != "hydra":
-            yield from _paths(value, f"{prefix}{name}.")
-        elif prefix and not str(name).startswith("_"):
-            yield f"{prefix}{name}"
+def leaves(config: Any, key: str = "") -> list[str]:
+    """The keys of a config's values, with dots."""
+    if not isinstance(config, dict):
+        return [key]
+    return [leaf for name, part in config.items() for leaf in leaves(part, f"{key}.{name}".lstrip("."))]
 
 
 def suggest(word: str, choices: Iterable[str], unlisted: Iterable[str] = ()) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runlab.config.arguments import Arguments
-from runlab.config.messages import UserError, suggest
+from runlab.config.messages import UserError, leaves, suggest
 from runlab.config.resolvers import shown
 from runlab.runs.files import RECORD, atomic_write
 from runlab.sweeps.results import Row, keys_of, read_config, rows
@@ -72,13 +72,6 @@ def check(table: Sequence[Row], key: str) -> None:
         names = [*keys_of(row.overrides for row in table), *keys_of(row.metrics for row in table), "status", "folder"]
         hint = suggest(key, [*names, "or a key of the config"], unlisted=leaves(config_of(table[0].folder)))
         raise UserError(f"{key}: no run has such a value.{hint}")
-
-
-def leaves(config: Any, key: str = "") -> list[str]:
-    """The keys of a config's values, with dots."""
-    if not isinstance(config, dict):
-        return [key]
-    return [leaf for name, part in config.items() for leaf in leaves(part, f"{key}.{name}".lstrip("."))]
 
 
 def number(value: Any) -> float | None:
