@@ -15,7 +15,7 @@ from runlab.data.in_memory import InMemoryDataset
 from runlab.data.kept_state import KeptState
 from runlab.data.seeding import derive_seed, generators_of, seed_all
 from runlab.data.workers import started
-from runlab.data.wrapper import LoaderWrapper, Progress
+from runlab.data.wrapper import LoaderWrapper, Progress, report_outgrown
 
 
 class SeededIterable(LoaderWrapper):
@@ -152,8 +152,7 @@ class ResumableLoader(LoaderWrapper):
         if position["batches"]:
             self._kept.restore(kept)
         self._report_lost(self._kept)
-        for name in self._kept_by_data.outgrown():
-            self._report_unequal(f"`{name}` has changed and is too large to be saved")
+        report_outgrown(name_of(self._user_loader), self._kept_by_data, self._reported)
         return batches
 
     def _fetch(self, batches: Any, seed: int, done: int) -> Iterator[Any]:

@@ -50,8 +50,19 @@ class LoaderWrapper:
             self._report_unequal(f"`{name}` lasts from epoch to epoch and cannot be saved")
 
     def _report_unequal(self, reason: str) -> None:
-        """Say in a line, once, why a resumed run will not equal this one."""
-        if self._training and reason not in self._reported:
-            self._reported.add(reason)
-            text = f"training data ({name_of(self._user_loader)}): {reason}, so a resumed run will come out differently"
-            rank_zero_only(print)(text, file=sys.stderr)
+        if self._training:
+            report_unequal(name_of(self._user_loader), reason, self._reported)
+
+
+def report_unequal(name: str, reason: str, reported: set[str]) -> None:
+    """Say in a line, once, why a resumed run will not equal this one; `reported` are the reasons said before."""
+    if reason not in reported:
+        reported.add(reason)
+        text = f"training data ({name}): {reason}, so a resumed run will come out differently"
+        rank_zero_only(print)(text, file=sys.stderr)
+
+
+def report_outgrown(name: str, kept: KeptState, reported: set[str]) -> None:
+    """The same of what has changed and cannot be saved."""
+    for value in kept.outgrown():
+        report_unequal(name, f"`{value}` has changed and is too large to be saved", reported)

@@ -1,7 +1,6 @@
 """Lightning's loop over epochs, mended where a resumed run would go another way than the uninterrupted one."""
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from runlab.config.messages import UserError
 from runlab.data.fetching import name_of
 from runlab.data.kept_state import KeptState
 from runlab.data.seeding import derive_seed, seed_all
-from runlab.data.wrapper import LoaderWrapper
+from runlab.data.wrapper import LoaderWrapper, report_outgrown
 from runlab.training.lean_loop import LeanEpochLoop
 from runlab.training.logged_values import LoggedValues, forget_epoch
 
@@ -40,7 +39,7 @@ class ResumableFitLoop(_FitLoop):
     epoch_loop: LeanEpochLoop
     after_start: Callable[[], None] | None = None  # called when all hooks of the training's start have been
     _kept: KeptState | None = None  # what the data module changes of its own
-    _reported: frozenset[str] = frozenset()  # the names of it that were said to be lost
+    _reported: set[str]  # what was said of it that cannot be saved
     _made: dict[str, Any] = {}  # noqa: RUF012  # the epoch in which the loaders were made, and what was kept by then
     _resumed: dict[str, Any] = {}  # noqa: RUF012  # the same of the run that is resumed, and what it kept at its end
 
@@ -67,7 +66,8 @@ class ResumableFitLoop(_FitLoop):
         if not (self.restarted_mid_epoch or self.restarted_on_epoch_end):
             epochs: Any = self.epoch_progress.current
             forget_epoch(self.trainer)
-            self._report_outgrown()
+            if self._kept:
+                report_outgrown(type(self._data_source.instance).__name__, self._kept, self._reported)
             self._seed(_EPOCH, epochs.processed)
         super().on_advance_start()
 
@@ -82,15 +82,6 @@ class ResumableFitLoop(_FitLoop):
             state["data_module"] = self._made | {"now": self._kept.changes()}
         return state
 
-    def _report_outgrown(self) -> None:
-        """Say once what the data module has changed that cannot be saved."""
-        names = [name for name in (self._kept.outgrown() if self._kept else []) if name not in self._reported]
-        self._reported |= {*names}
-        for name in names if self.trainer.is_global_zero else []:
-            data = type(self._data_source.instance).__name__
-            text = "has changed and is too large to be saved, so a resumed run will come out differently"
-            print(f"training data ({data}): `{name}` {text}", file=sys.stderr)
-
     def _seed(self, what: int, epoch: int) -> None:
         """Seed what is drawn outside of batches, alike in all processes: a resumed run comes here another way."""
         seed_all(derive_seed(self.epoch_loop.seed, what, epoch))
@@ -99,7 +90,8 @@ class ResumableFitLoop(_FitLoop):
         """Set up the data, in a resumed run as in the epoch in which the loaders were made."""
         epochs: Any = self.epoch_progress.current
         epoch, resumed = epochs.completed, self._resumed
-        self._kept = self._kept or KeptState(self._data_source.instance, limit=100, generators=True)
+        if not self._kept:
+            self._kept, self._reported = KeptState(self._data_source.instance, limit=100, generators=True), set()
         if resumed:
             epochs.completed = resumed["epoch"]
             self._kept.restore(resumed["before"])
